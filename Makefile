@@ -1,0 +1,34 @@
+# Every target makes what it needs first; a second call starts in seconds.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+export DO_NOT_TRACK := true
+export BENTOML_DO_NOT_TRACK := True
+export GX_ANALYTICS_ENABLED := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup run test test-full lint serve clean
+
+setup:
+	@VENV=$(VENV) bash infra/setup.sh
+
+run: setup  ## train, gate, promote, serve and replay on the shipped retail data
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash infra/first_run.sh
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## what CI runs: lint, types, layers, every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-full: lint
+	$(BIN)/python -m pytest -m "not gpu"
+
+serve: setup
+	$(BIN)/sidrec serve
+
+clean:
+	rm -rf .sidrec .mypy_cache .ruff_cache .pytest_cache

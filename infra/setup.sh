@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Make the environment that `make run` and `make test` use; a second call finds its stamp and returns at once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3.11}
+VENV=${VENV:-.venv}
+LOCK=infra/locks/python-3.11.txt
+OVERLAY=infra/locks/triton-overlay.txt
+STAMP=$VENV/.sidrec-setup
+
+wanted=$(cat pyproject.toml "$LOCK" "$OVERLAY" infra/setup.sh | sha256sum | cut -d' ' -f1)
+if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
+  exit 0
+fi
+
+command -v "$PYTHON" >/dev/null || {
+  echo "setup: '$PYTHON' is not on PATH; sidrec needs CPython 3.11 (set PYTHON=/path/to/python3.11)" >&2
+  exit 2
+}
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip="$VENV/bin/python -m pip --disable-pip-version-check -q"
+
+echo "setup: installing the locked environment into $VENV (a few minutes the first time)"
+$pip install "uv==0.13.8"
+# torch goes through pip first, so that a CPU build offered by the machine's own wheel folder is taken.
+$pip install torch==2.13.0 -c "$LOCK"
+"$VENV/bin/uv" pip install -q --python "$VENV/bin/python" -e '.[all,dev]' -c "$LOCK"
+
+# tritonserver's Python stub: numpy 1.26 in front, everything else from the venv (one .pth line).
+stub=$VENV/triton/stub
+rm -rf "$VENV/triton"
+"$VENV/bin/python" -m venv --without-pip "$stub"
+site=$stub/lib/python3.11/site-packages
+$pip install --no-deps --target "$site" "$(grep '^numpy' "$OVERLAY")"
+echo "import site; site.addsitedir('$(cd "$VENV" && pwd)/lib/python3.11/site-packages')" > "$site/zz_project.pth"
+$pip install --no-deps --target "$VENV/triton/wheel" "$(grep '^nvidia-pytriton' "$OVERLAY")"
+ln -sf ../../python_backend_stubs/3.11/triton_python_backend_stub \
+  "$VENV/triton/wheel/pytriton/tritonserver/backends/python/triton_python_backend_stub"
+
+echo "$wanted" > "$STAMP"
+echo "setup: done"

@@ -1,0 +1,1 @@
+"""Events, items, baskets and catalogues: what a model is fitted on."""

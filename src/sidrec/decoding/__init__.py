@@ -1,0 +1,1 @@
+"""Constrained decoding: prefix trie, beam search and the exhaustive oracle."""

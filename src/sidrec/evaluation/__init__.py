@@ -1,0 +1,1 @@
+"""Full-catalogue evaluation by baskets: rows, metrics, intervals and gates."""

@@ -1,0 +1,40 @@
+"""How a bundle is judged: protocol, floors and the gates' thresholds."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Floor = Literal[
+    "global_popularity",
+    "recent_popularity",
+    "personal_frequency",
+    "markov",
+    "item_knn",
+    "ease",
+    "sasrec_basket",
+]
+
+
+class EvaluationConfig(BaseModel):
+    """Rows and floors of one evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal["next_basket_v1"] = "next_basket_v1"
+    floors: tuple[Floor, ...] = Field(description="Baselines computed beside the bundle, in the report's order.")
+    max_rows: int | None = Field(None, ge=1, description="Debug only: score the first rows of a seeded shuffle.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples over rows.")
+
+
+class GateConfig(BaseModel):
+    """Thresholds of the three gates."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    floor: Floor = Field(description="Baseline that the bundle must beat on novel-only NDCG@10.")
+    non_inferiority: float = Field(
+        0.03, gt=0, lt=1, description="Largest tolerated loss against the champion, relative to its mean."
+    )
+    min_utilisation: float = Field(0.80, ge=0, le=1, description="Least share of used codes, every level.")
+    max_collision_rate: float = Field(0.05, ge=0, le=1)
+    max_p99_ms: float = Field(2000.0, gt=0, description="Golden requests through a real server.")

@@ -1,0 +1,139 @@
+"""One run's settings: a flat YAML file that names every value a run depends on.
+
+`kind` decides which system's sections it has. Torch-free.
+"""
+
+import hashlib
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from sidrec.clock import ClockMode, day_start
+from sidrec.data.config import DataConfig, EmbeddingConfig, FeaturesConfig, ValidationConfig
+from sidrec.decoding.config import DecodingConfig
+from sidrec.errors import RecipeError
+from sidrec.evaluation.config import EvaluationConfig, GateConfig
+from sidrec.systems.s2gr.config import (
+    RepeatConfig,
+    S2GRCodebookConfig,
+    S2GRModelConfig,
+    S2GRTrainingConfig,
+)
+
+
+class ServingConfig(BaseModel):
+    """How a revision of this bundle answers unless the release owner says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clock: ClockMode = Field("wall", description="`event` only for replays of old data.")
+    deadline_ms: int = Field(2000, ge=1, description="Budget of a request; nearer than half of it, fewer beams.")
+    history_deadline_ms: int = Field(200, ge=1, description="A feature read that takes longer is a cold answer.")
+    exposure_flush_s: float = Field(5.0, gt=0)
+
+
+class MonitoringConfig(BaseModel):
+    """Windows and thresholds of the drift report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    warn_psi: float = Field(0.20, gt=0)
+    alarm_psi: float = Field(0.25, gt=0)
+    warn_ratio: float = Field(2.0, gt=0, description="JS divergence over its sampling noise floor.")
+    alarm_ratio: float = Field(2.5, gt=0)
+    min_events: int = Field(5000, ge=1)
+
+
+class _RecipeBase(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    seed: int = 0
+    threads: int = Field(2, ge=1, description="Torch threads of training; results are promised equal for one count.")
+    as_of: date = Field(description="Nothing on or after this day reaches a fit, a tuning or a metric.")
+    gate_days: int = Field(30, ge=1, description="The gate window: [as_of - gate_days, as_of).")
+    data: DataConfig
+    validation: ValidationConfig
+    features: FeaturesConfig
+    embedding: EmbeddingConfig
+    decoding: DecodingConfig
+    evaluation: EvaluationConfig
+    gates: GateConfig
+    serving: ServingConfig
+    monitoring: MonitoringConfig
+
+    @property
+    def gate_start(self) -> date:
+        """First day of the gate window; the fit period ends the day before."""
+        return self.as_of - timedelta(days=self.gate_days)
+
+    @property
+    def as_of_time(self) -> int:
+        """`as_of` at midnight UTC, unix seconds."""
+        return day_start(self.as_of)
+
+    def section(self, name: str) -> Any:
+        """Return a section, or a top-level value, as plain JSON data (None where this kind has none)."""
+        return self.model_dump(mode="json").get(name)
+
+
+class PopularityRecipe(_RecipeBase):
+    """Popular items for everybody: the smallest system, for a smoke run and as a last resort."""
+
+    kind: Literal["popularity"]
+
+
+class S2GRRecipe(_RecipeBase):
+    """S²GR (arXiv 2601.18664)."""
+
+    kind: Literal["s2gr"]
+    codebook: S2GRCodebookConfig
+    model: S2GRModelConfig
+    training: S2GRTrainingConfig
+    repeat: RepeatConfig
+
+
+Recipe = PopularityRecipe | S2GRRecipe
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Return the recipe in a YAML text.
+
+    Raises:
+        RecipeError: it is no YAML mapping, has an unknown key, or a value is out of range; every fault is named.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the recipe is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"a recipe is a YAML mapping, this is {type(values).__name__}")
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (seen: {fault['input']!r:.80})"
+            for fault in error.errors()
+        )
+        raise RecipeError(f"the recipe does not load: {faults}") from error
+
+
+def load_recipe(path: Path) -> tuple[str, Recipe]:
+    """Return a recipe file's text and the recipe.
+
+    Raises:
+        RecipeError: no such file, or `parse_recipe` refuses it.
+    """
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}", next_step="ls pipelines/recipes")
+    text = path.read_text(encoding="utf-8")
+    return text, parse_recipe(text)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the hex SHA-256 of a recipe's values (comments and key order do not matter)."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()

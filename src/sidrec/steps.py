@@ -1,0 +1,182 @@
+"""Step results on disk: a step with the same inputs, config and code is done once.
+
+A step works in `steps/<step>/<key>/`, where `key` is the SHA-256 of its inputs' digests, the recipe
+sections it reads and the code. `done.json` is written last; a folder without it is a killed step's, and the
+step resumes there from whatever checkpoints it left.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sidrec import files, home
+from sidrec.clock import utc_now_iso
+from sidrec.errors import CheckFailedError, SidrecError
+from sidrec.recipe import Recipe, parse_recipe
+
+Summary = dict[str, Any]
+StepFunction = Callable[[Recipe, Mapping[str, Path], Path], Summary]
+
+DONE = "done.json"
+RUN_DIR_VARIABLE = "SIDREC_RUN_DIR"
+
+
+def execute(
+    step: str,
+    run: StepFunction,
+    *,
+    recipe: str,
+    sections: Sequence[str],
+    inputs: Mapping[str, str | Path],
+    outputs: Mapping[str, str | Path],
+    still_holds: Callable[[Path], bool] = lambda folder: True,
+) -> Summary:
+    """Return the step's summary, from an earlier identical run where there is one.
+
+    `run(recipe, inputs, folder)` writes one file or folder named after each key of `outputs` into
+    `folder`; each path in `outputs` then becomes a link to it.
+
+    Args:
+        recipe: the recipe's YAML text.
+        sections: recipe sections (or top-level values) that the step reads; others do not change its key.
+        still_holds: for a step with an effect outside its folder, whether that effect still stands.
+
+    Raises:
+        SidrecError: whatever the step raised; it is also written to the run's step log.
+    """
+    _die_with_parent()
+    parsed = parse_recipe(recipe)
+    digests = {name: _digest(Path(path)) for name, path in sorted(inputs.items())}
+    key = _key(step, parsed, sections, digests)
+    folder = home.steps_dir() / step / key
+    started = time.monotonic()
+    reused = (folder / DONE).exists() and still_holds(folder)
+    if reused:
+        print(f"{step}: already done for the same inputs, config and code ({key[:12]}); reused", flush=True)
+        done = files.read_json(folder / DONE)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            paths = {name: Path(path).resolve() for name, path in inputs.items()}
+            summary = run(parsed, paths, folder)
+            done = _finish(step, key, folder, digests, outputs, summary, started)
+        except SidrecError as error:
+            _log_step({"step": step, "key": key, "result": "failed", "seconds": _since(started), **error.as_dict()})
+            raise
+    for name, path in outputs.items():
+        _link(folder / name, Path(path))
+    _log_step(
+        {
+            "step": step,
+            "key": key,
+            "result": "reused" if reused else "skipped" if "skipped" in done["summary"] else "ok",
+            "seconds": _since(started),
+            "folder": str(folder),
+            "summary": done["summary"],
+        }
+    )
+    summary_out: Summary = done["summary"]
+    return summary_out
+
+
+def _finish(
+    step: str,
+    key: str,
+    folder: Path,
+    digests: Mapping[str, str],
+    outputs: Mapping[str, str | Path],
+    summary: Summary,
+    started: float,
+) -> Summary:
+    missing = [name for name in outputs if not (folder / name).exists()]
+    if missing:
+        raise CheckFailedError(f"step {step} wrote no {', '.join(missing)}", evidence=folder)
+    done = {
+        "step": step,
+        "key": key,
+        "inputs": dict(digests),
+        "outputs": {name: files.sha256_tree(folder / name) for name in outputs},
+        "summary": summary,
+        "seconds": _since(started),
+        "finished_at": utc_now_iso(),
+    }
+    files.write_json_atomic(folder / DONE, done)
+    return done
+
+
+def _key(step: str, recipe: Recipe, sections: Sequence[str], digests: Mapping[str, str]) -> str:
+    config = {name: recipe.section(name) for name in sorted(sections)}
+    content = {"step": step, "config": config, "inputs": dict(digests), "code": code_digest(step)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@functools.cache
+def code_digest(step: str) -> str:
+    """Return the SHA-256 over the library's Python files and those of this step's component."""
+    library = Path(__file__).parent
+    component = library.parents[1] / "components" / step
+    digest = hashlib.sha256()
+    for root in (library, component):
+        for file in sorted(root.rglob("*.py")) if root.exists() else []:
+            if root == library and file.relative_to(library).parts[0] == "cli":
+                continue
+            digest.update(file.relative_to(root).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of an input, from its step's `done.json` where a step made it."""
+    real = path.resolve()
+    done = real.parent / DONE
+    if done.exists():
+        recorded = files.read_json(done)["outputs"].get(real.name)
+        if recorded is not None:
+            return str(recorded)
+    return files.sha256_tree(real)
+
+
+def _link(target: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() or link.is_file():
+        link.unlink()
+    elif link.is_dir():
+        shutil.rmtree(link)
+    link.symlink_to(target)
+
+
+def _log_step(row: Mapping[str, Any]) -> None:
+    """Append a row to the run's step log, where `sidrec run` reads what happened."""
+    run_dir = os.environ.get(RUN_DIR_VARIABLE)
+    if run_dir is None:
+        return
+    with (Path(run_dir) / "steps.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, default=str) + "\n")
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 2)
+
+
+@functools.cache
+def _die_with_parent() -> None:
+    """End this process when the one that started it is gone, so a killed run leaves no orphan training."""
+    if RUN_DIR_VARIABLE not in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        print("step: the run that started this step is gone; stopping", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()

@@ -1,0 +1,81 @@
+"""Every setting of S²GR, with the default and where it comes from (docs/papers.md).
+
+Torch-free: recipes load where torch is not installed.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class S2GRCodebookConfig(BaseModel):
+    """CoBa RQ-VAE: collaborative smoothing, repulsion, usage-adjusted assignment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_levels: int = Field(3, ge=1)
+    codebook_size: int = Field(256, ge=2)
+    code_dim: int = Field(32, ge=1)
+    hidden_dims: tuple[int, ...] = Field((128, 64), description="Encoder widths; the decoder mirrors them.")
+    num_clusters: int = Field(16, ge=1, description="K-means clusters of codewords per level.")
+    window: int = Field(5, ge=2, description="Events per co-occurrence window when histories are flat.")
+    max_neighbours: int = Field(50, ge=1)
+    smoothing_alpha: float = Field(0.5, gt=0, le=1, description="Share of content kept at each smoothing step.")
+    smoothing_steps: int = Field(2, ge=0)
+    commitment_weight: float = Field(0.25, ge=0)
+    uniformity_weight: float = Field(0.1, ge=0)
+    uniformity_margin: float = Field(0.5, ge=0)
+    balance_strength: float = Field(0.5, ge=0)
+    balance_bound: float = Field(0.5, ge=0, lt=1)
+    usage_decay: float = Field(0.99, gt=0, lt=1)
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(1024, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
+class S2GRModelConfig(BaseModel):
+    """Shape of the encoder-decoder and the weights of its losses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flatten: bool = Field(False, description="True: the paper's layout, one position a code. False: one a basket.")
+    max_positions: int = Field(32, ge=1, description="Newest baskets (or items when flat) that the encoder sees.")
+    dim: int = Field(64, ge=4)
+    num_heads: int = Field(2, ge=1)
+    ff_dim: int = Field(256, ge=1)
+    encoder_layers: int = Field(2, ge=1)
+    decoder_layers: int = Field(2, ge=1)
+    auxiliary_layers: int = Field(1, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    thinking: bool = Field(True, description="False drops the thinking tokens: a TIGER-like control.")
+    prefix_bias: bool = Field(True, description="Learnt bias per trie prefix, initialised at log popularity.")
+    align_temperature: float = Field(0.07, gt=0)
+    contrast_temperature: float = Field(0.1, gt=0)
+    align_weight: float = Field(1.0, ge=0)
+    contrast_weight: float = Field(1.0, ge=0)
+    regulariser_weight: float = Field(0.1, ge=0)
+
+
+class S2GRTrainingConfig(BaseModel):
+    """Optimisation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(14, ge=1)
+    batch_users: int = Field(48, ge=1)
+    targets_per_basket: int = Field(4, ge=1, description="Target items sampled per basket and epoch.")
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    item_dropout: float = Field(0.2, ge=0, lt=1, description="Share of a basket's items left out of its embedding.")
+    validation_days: int = Field(31, ge=1, description="Last days of the fit period: the repeat gate is learnt there.")
+    checkpoint_minutes: float = Field(1.0, gt=0)
+
+
+class RepeatConfig(BaseModel):
+    """The repeat path: a copy distribution over the history, mixed in with a learnt gate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    half_life_days: float = Field(120.0, gt=0)
