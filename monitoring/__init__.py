@@ -1,1 +1,1 @@
-"""TODO."""
+"""Drift, codebook health and ranking quality over the exposure log."""

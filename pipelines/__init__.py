@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pipelines over the components; the same object runs locally and compiles for a cluster."""

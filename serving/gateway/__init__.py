@@ -1,1 +1,1 @@
-"""TODO."""
+"""The HTTP door: a BentoML service that calls the same Triton model."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The gRPC door: Triton's Python backend model and its repository."""
