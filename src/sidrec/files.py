@@ -42,3 +42,13 @@ def sha256_tree(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def sha256_sources(folder: Path, *, without: frozenset[str] = frozenset()) -> str:
+    """Return the hex SHA-256 over a folder's Python files, top-level names in `without` left out."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        relative = file.relative_to(folder)
+        if relative.parts[0] not in without:
+            digest.update(f"{relative.as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from sidrec import files, home
 from sidrec.clock import utc_now_iso
 from sidrec.errors import CheckFailedError, SidrecError
+from sidrec.process import die_with_parent
 from sidrec.recipe import Recipe, parse_recipe
 
 Summary = dict[str, Any]
@@ -52,7 +51,8 @@ def execute(
     Raises:
         SidrecError: whatever the step raised; it is also written to the run's step log.
     """
-    _die_with_parent()
+    if RUN_DIR_VARIABLE in os.environ:
+        die_with_parent(step)
     parsed = parse_recipe(recipe)
     digests = {name: _digest(Path(path)) for name, path in sorted(inputs.items())}
     key = _key(step, parsed, sections, digests)
@@ -122,15 +122,9 @@ def _key(step: str, recipe: Recipe, sections: Sequence[str], digests: Mapping[st
 def code_digest(step: str) -> str:
     """Return the SHA-256 over the library's Python files and those of this step's component."""
     library = Path(__file__).parent
-    component = library.parents[1] / "components" / step
-    digest = hashlib.sha256()
-    for root in (library, component):
-        for file in sorted(root.rglob("*.py")) if root.exists() else []:
-            if root == library and file.relative_to(library).parts[0] == "cli":
-                continue
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+    # No step's result depends on the command line or on the ledger.
+    own = files.sha256_sources(library, without=frozenset({"cli", "release"}))
+    return own + files.sha256_sources(library.parents[1] / "components" / step)
 
 
 def _digest(path: Path) -> str:
@@ -164,19 +158,3 @@ def _log_step(row: Mapping[str, Any]) -> None:
 
 def _since(started: float) -> float:
     return round(time.monotonic() - started, 2)
-
-
-@functools.cache
-def _die_with_parent() -> None:
-    """End this process when the one that started it is gone, so a killed run leaves no orphan training."""
-    if RUN_DIR_VARIABLE not in os.environ:
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        print("step: the run that started this step is gone; stopping", file=sys.stderr, flush=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
