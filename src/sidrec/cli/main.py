@@ -1,0 +1,78 @@
+"""The command `sidrec`: every command of the house, and how errors leave it."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sidrec import __version__
+from sidrec.cli.run import json_error
+from sidrec.errors import SidrecError
+
+app = typer.Typer(
+    help="Generative recommendation on semantic IDs: train, gate, promote, serve, watch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Every command takes --json; exit status 0 ok, 1 a check failed, 2 usage, 3 inconclusive."""
+
+
+def _mount() -> None:
+    from sidrec.cli import doctor, monitoring, release, run, serving, sid, status
+
+    app.command()(doctor.doctor)
+    app.command()(run.run)
+    app.command()(status.status)
+    for module in (serving, release, monitoring, sid):
+        module.mount(app)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status; an error is one block, never a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    _mount()
+    try:
+        result: Any = app(args=given, standalone_mode=False)
+    except SidrecError as error:
+        _print_error(error, as_json="--json" in given)
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:
+        # click's own usage errors know how to print themselves.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _print_error(error: SidrecError, *, as_json: bool) -> None:
+    if as_json:
+        print(json_error(error.as_dict()))
+        return
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[red]{type(error).__name__}[/]: {error.message}", highlight=False)
+    if error.evidence:
+        console.print(f"  evidence: {error.evidence}", highlight=False)
+    if error.next_step:
+        console.print(f"  next: {error.next_step}", highlight=False)
+
+
+def entry() -> None:
+    """Run the command line and leave with its exit status."""
+    sys.exit(main())
