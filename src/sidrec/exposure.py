@@ -1,0 +1,216 @@
+"""One row per answered request, in Parquet segments that are whole or absent.
+
+The writer is buffered and bounded: a crash loses at most its buffer, and a row that finds it full is dropped
+and counted. Nothing here blocks the request that is logged.
+"""
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+SCHEMA_VERSION = 1
+
+_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "schema_version": pl.Int32,
+    "request_id": pl.String,
+    "user_id": pl.String,
+    "wall_time_ms": pl.Int64,
+    "event_time": pl.Int64,
+    "arm": pl.String,
+    "bundle_id": pl.String,
+    "revision": pl.Int32,
+    "experiment": pl.String,
+    "surface": pl.String,
+    "k": pl.Int32,
+    "exclude_seen": pl.Boolean,
+    "history_source": pl.String,
+    "history_length": pl.Int32,
+    "known_items": pl.Int32,
+    "item_ids": pl.List(pl.String),
+    "semantic_ids": pl.List(pl.List(pl.Int32)),
+    "scores": pl.List(pl.Float32),
+    "source": pl.String,
+    "feature_age_s": pl.Int64,
+    "latency_ms": pl.Float32,
+    "beam_width": pl.Int32,
+    "valid_beams": pl.Int32,
+    "group_size": pl.Int32,
+}
+SCHEMA = pl.Schema(_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What one request got, and from what."""
+
+    request_id: str
+    user_id: str | None
+    wall_time_ms: int
+    event_time: int
+    arm: str
+    bundle_id: str
+    revision: int
+    experiment: str | None
+    surface: str | None
+    k: int
+    exclude_seen: bool
+    history_source: str
+    history_length: int
+    known_items: int
+    item_ids: list[str]
+    semantic_ids: list[list[int]]
+    scores: list[float]
+    source: str
+    feature_age_s: int | None
+    latency_ms: float
+    beam_width: int
+    valid_beams: int
+    group_size: int
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStats:
+    """Where every row handed to a writer is: appended = written + buffered + dropped."""
+
+    appended: int
+    written: int
+    buffered: int
+    dropped: int
+    segments: int
+
+
+class ExposureWriter:
+    """Collects rows and writes a segment every `flush_s` seconds, every `segment_rows` rows, and on close.
+
+    Segments are `<folder>/<UTC day of writing>/<unix ms>-<pid>-<number>.parquet`. If a segment cannot be
+    written, its rows stay buffered for the next try until `max_rows` is reached; from there on rows are
+    dropped and counted.
+    """
+
+    def __init__(
+        self, folder: Path, *, flush_s: float = 5.0, segment_rows: int = 2_000, max_rows: int = 20_000
+    ) -> None:
+        self._folder = folder
+        self._flush_s = flush_s
+        self._segment_rows = segment_rows
+        self._max_rows = max_rows
+        self._rows: list[Exposure] = []
+        self._writing = 0
+        self._appended = self._written = self._dropped = self._segments = 0
+        self._last_error: str | None = None
+        self._lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="exposure-writer")
+        self._thread.start()
+
+    def append(self, row: Exposure) -> None:
+        """Take a row; a full buffer drops it and counts the drop."""
+        with self._lock:
+            self._appended += 1
+            if self._closed or len(self._rows) + self._writing >= self._max_rows:
+                self._dropped += 1
+                return
+            self._rows.append(row)
+            full = len(self._rows) >= self._segment_rows
+        if full:
+            self._wake.set()
+
+    def stats(self) -> WriterStats:
+        """Return the counts so far."""
+        with self._lock:
+            buffered = len(self._rows) + self._writing
+            return WriterStats(self._appended, self._written, buffered, self._dropped, self._segments)
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the newest segment could not be written, None if it could."""
+        return self._last_error
+
+    def flush(self) -> None:
+        """Write what is buffered now.
+
+        Raises:
+            OSError: the segment cannot be written; its rows are still buffered.
+        """
+        with self._flush_lock:
+            with self._lock:
+                rows, self._rows = self._rows, []
+                self._writing = len(rows)
+            if not rows:
+                return
+            done = False
+            try:
+                self._write(rows)
+                done = True
+            finally:
+                with self._lock:
+                    self._writing = 0
+                    if done:
+                        self._written += len(rows)
+                        self._segments += 1
+                    else:
+                        self._rows = rows + self._rows
+
+    def close(self) -> None:
+        """Write the rest and stop; a row appended later counts as dropped."""
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+        self._thread.join()
+        self.flush()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(self._flush_s)
+            self._wake.clear()
+            try:
+                self.flush()
+                self._last_error = None
+            except OSError as error:
+                # The rows are still buffered; `last_error` and the buffer's size say so to whoever watches.
+                self._last_error = str(error)
+                time.sleep(min(self._flush_s, 1.0))
+
+    def _write(self, rows: list[Exposure]) -> None:
+        now = time.time()
+        day = self._folder / datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+        day.mkdir(parents=True, exist_ok=True)
+        name = f"{int(now * 1000)}-{os.getpid()}-{self._segments:06d}.parquet"
+        partial = day / f".{name}.tmp"
+        frame(rows).write_parquet(partial, compression="zstd")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(day / name)
+
+
+def frame(rows: list[Exposure]) -> pl.DataFrame:
+    """Return rows as a table of `SCHEMA`."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
+    for row in rows:
+        for field in dataclasses.fields(row):
+            columns[field.name].append(getattr(row, field.name))
+    return pl.DataFrame(columns, schema=SCHEMA)
+
+
+def segments(folder: Path) -> Iterator[Path]:
+    """Yield the finished segments in writing order; half-written ones are never among them."""
+    yield from sorted(p for p in folder.glob("*/*.parquet") if not p.name.startswith("."))
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """Return every row in `folder`, by wall time; an empty table of the same schema when there is none."""
+    paths = list(segments(folder))
+    if not paths:
+        return SCHEMA.to_frame()
+    return pl.concat([pl.read_parquet(path, schema=SCHEMA) for path in paths]).sort("wall_time_ms", maintain_order=True)
