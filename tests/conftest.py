@@ -1,0 +1,25 @@
+"""What every test gets: its own state folder, one torch thread, no telemetry."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+for name in ("DO_NOT_TRACK", "GX_ANALYTICS_ENABLED", "BENTOML_DO_NOT_TRACK"):
+    os.environ[name] = "false" if name == "GX_ANALYTICS_ENABLED" else "True"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a state folder of its own, so none sees another's."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("SIDREC_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    return ROOT
