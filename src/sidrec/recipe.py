@@ -6,7 +6,7 @@
 import hashlib
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -22,6 +22,9 @@ from sidrec.systems.s2gr.config import (
     S2GRModelConfig,
     S2GRTrainingConfig,
 )
+
+if TYPE_CHECKING:
+    from sidrec.systems.base import System
 
 
 class ServingConfig(BaseModel):
@@ -137,3 +140,16 @@ def load_recipe(path: Path) -> tuple[str, Recipe]:
 def recipe_hash(recipe: Recipe) -> str:
     """Return the hex SHA-256 of a recipe's values (comments and key order do not matter)."""
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+
+
+def build(recipe: Recipe) -> "System":
+    """Return the recipe's system, configured; torch is imported here and not before."""
+    match recipe:
+        case PopularityRecipe():
+            from sidrec.systems.popularity import PopularitySystem
+
+            return PopularitySystem()
+        case S2GRRecipe():
+            from sidrec.systems.s2gr.train import S2GRSystem
+
+            return S2GRSystem(recipe.model, recipe.training, recipe.repeat)

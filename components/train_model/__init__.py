@@ -1,0 +1,1 @@
+"""The supervised stage: baskets and semantic IDs in, a model out."""

@@ -1,0 +1,27 @@
+"""KFP spec of `train_model`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.PYTHON, install_kfp_package=False)
+def train_model(  # type: ignore[no-untyped-def]
+    recipe: str,
+    baskets: dsl.Input[dsl.Dataset],
+    codebook: dsl.Input[dsl.Model],
+    training_set: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+):
+    """Fit the recipe's system on the days before the gate window."""
+    from components.train_model.run import SECTIONS, run
+    from sidrec.steps import execute
+
+    execute(
+        "train_model",
+        run,
+        recipe=recipe,
+        sections=SECTIONS,
+        inputs={"baskets": baskets.path, "codebook": codebook.path, "training_set": training_set.path},
+        outputs={"model": model.path},
+    )

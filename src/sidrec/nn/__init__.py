@@ -1,0 +1,1 @@
+"""Attention and blocks that every recommender here is built from."""

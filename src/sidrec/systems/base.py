@@ -1,0 +1,99 @@
+"""What every recommender offers: fit, align, open; and how an opened one ranks items for a batch of users.
+
+Everything here speaks in item indices (rows of the catalogue); `sidrec.recommender` translates ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sidrec.data.catalog import Catalog
+
+WEIGHTS = "weights.safetensors"
+MODEL = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One user's known history, oldest first, and what is asked of it.
+
+    `basket` numbers the events' baskets 0, 1, … in time order; events of one basket have no order.
+    """
+
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
+    basket: NDArray[np.int64]
+    now: int
+    k: int
+    exclude_seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Items best first, their log-probabilities, and how many hypotheses of the search were real items."""
+
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    valid_beams: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitInputs:
+    """What a system may learn from: days before `fit_end` only.
+
+    `training_set` has one row per user and day of the last `validation_days` of the fit period.
+    """
+
+    baskets: pl.DataFrame
+    training_set: pl.DataFrame
+    catalog: Catalog
+    codebook: Path
+    fit_end: date
+    seed: int
+    threads: int
+
+
+class RankingModel(Protocol):
+    """A fitted system that answers."""
+
+    def rank(self, queries: Sequence[Query], *, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
+        """Return one ranking a query, at most `k` distinct items each, scores falling.
+
+        Args:
+            blocked: [item], items that no answer may hold.
+        """
+        ...
+
+
+class System(Protocol):
+    """One paper's recommender, configured."""
+
+    def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model` (`weights.safetensors`, `model.json`) and return a summary.
+
+        A killed fit finds its checkpoints in `folder` and goes on from the last one.
+        """
+        ...
+
+    def align(self, model: Path, folder: Path) -> dict[str, Any]:
+        """Write `folder/model_aligned`; a system without this stage links `model` and says `skipped` and why."""
+        ...
+
+    def open(self, folder: Path, catalog: Catalog) -> RankingModel:
+        """Return the model whose weights lie in `folder` (a model's or a bundle's)."""
+        ...
+
+
+def link_unaligned(model: Path, folder: Path, reason: str) -> dict[str, Any]:
+    """Make `folder/model_aligned` a copy of the supervised model, for a system with no alignment stage."""
+    target = folder / "model_aligned"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, MODEL):
+        (target / name).write_bytes((model / name).read_bytes())
+    return {"skipped": reason}

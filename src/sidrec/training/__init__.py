@@ -1,0 +1,1 @@
+"""One training loop, its optimiser and checkpoints that resume bit for bit."""
