@@ -49,8 +49,9 @@ def run(
         if not already:
             result = _run_slot(slot, text, quiet=as_json)
     assert result is not None
-    emit({**result, "already_done": already}, as_json, lambda: _show(result, already))
-    _raise_unless_ok(result)
+    if result["result"] != "failed" or not as_json:
+        emit({**result, "already_done": already}, as_json, lambda: _show(result, already))
+    _raise_unless_ok(result, as_json)
 
 
 def _run_slot(slot: "Slot", recipe_text: str, *, quiet: bool) -> dict[str, Any]:
@@ -212,11 +213,13 @@ def example_lines(bundle: Path, baskets: Path) -> list[str]:
     return [f"customer {user} last bought: {'; '.join(bought)}", f"new for them: {'; '.join(offered)}"]
 
 
-def _raise_unless_ok(result: dict[str, Any]) -> None:
+def _raise_unless_ok(result: dict[str, Any], as_json: bool) -> None:
     if result["result"] == "failed":
         step = f"{result['step']}: " if result["step"] else ""
         raise CheckFailedError(f"{step}{result['reason']}", evidence=result["evidence"], next_step=result["next"])
     if result["result"] == "inconclusive":
+        if as_json:  # the result is the one JSON object
+            raise typer.Exit(InconclusiveError.exit_code)
         raise InconclusiveError(
             result["sentence"],
             evidence=result["log"],
