@@ -87,7 +87,8 @@ CONTEXT = TensorSpec(
     "BYTES",
     (1,),
     "[1]",
-    "JSON object: `request_id`, `surface` (logged); `event_time` (event clock only); `sent_at_ms` (deadline); "
+    "JSON object: `request_id`, `surface` (logged); `event_time` (event clock only); "
+    "`sent_at_ms` and `deadline_ms` (late = fewer beams); "
     "`rationale` (true asks for it); `canary` (true = not logged)",
     optional=True,
 )

@@ -62,3 +62,8 @@ def outcomes_dir() -> Path:
 def monitoring_dir() -> Path:
     """Return the folder of Evidently's workspace and the drift reports."""
     return home() / "monitoring"
+
+
+def takedown_path() -> Path:
+    """Return the takedown list: one item id a line, kept out of every answer at once."""
+    return home() / "takedown.txt"

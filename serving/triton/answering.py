@@ -1,0 +1,270 @@
+"""A batch of parsed requests becomes answers, one each, in order; no request can spoil its neighbour's.
+
+The arm is decided first, before the history is read, so that nothing about the request can choose its arm.
+"""
+
+import dataclasses
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from serving.triton.parse import ParsedRequest
+from sidrec import clock
+from sidrec.errors import UsageError
+from sidrec.exposure import Exposure
+from sidrec.recommender import Answer, Recommender, Request
+from sidrec.release.revision import Arm, Revision, arm_for
+
+log = logging.getLogger(__name__)
+
+HistorySource = Literal["request", "store", "none"]
+
+_DEGRADED_SHARE = 4
+_MAX_PLAUSIBLE_LATENESS = 10
+
+
+class StoredHistory(Protocol):
+    """What the feature store knows about one user."""
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Items, oldest first."""
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """Unix seconds of each item."""
+
+    @property
+    def age_s(self) -> int | None:
+        """Age of the row, None where there is none."""
+
+    @property
+    def status(self) -> str:
+        """One of fresh, stale, missing, error."""
+
+
+class Histories(Protocol):
+    """Reads the histories of several users at once and never takes longer than asked."""
+
+    def read(
+        self,
+        user_ids: Sequence[str],
+        *,
+        now: Sequence[int],
+        deadline_ms: float,
+        until: Sequence[int | None] | None,
+    ) -> Sequence[StoredHistory]:
+        """Return one stored history a user, in order, without what happened after `until`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request with the answer it got, and from what."""
+
+    request: ParsedRequest
+    arm: Arm
+    answer: Answer
+    event_time: int
+    history_source: HistorySource
+    history_length: int
+    feature_age_s: int | None
+    group_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request without an answer; `invalid` says whose fault it is."""
+
+    message: str
+    invalid: bool
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: ParsedRequest
+    arm: Arm
+    now: int
+    items: tuple[str, ...]
+    times: tuple[int, ...]
+    history_source: HistorySource
+    feature_age_s: int | None = None
+
+    def query(self) -> Request:
+        request = self.request
+        return Request(self.items, self.times, k=request.k, exclude_seen=request.exclude_seen, now=self.now)
+
+
+class Answerer:
+    """Answers as one revision says.
+
+    Args:
+        recommenders: by bundle id, every bundle of the revision's arms.
+        histories: the feature store's reader; None where there is no store, then a bare user id is a cold user.
+    """
+
+    def __init__(
+        self, revision: Revision, recommenders: Mapping[str, Recommender], histories: Histories | None
+    ) -> None:
+        self.revision = revision
+        self.recommenders = dict(recommenders)
+        self._histories = histories
+
+    def set_takedown(self, item_ids: Iterable[str]) -> None:
+        """Keep exactly these items out of every arm's answers from the next batch on."""
+        blocked = list(item_ids)
+        for recommender in self.recommenders.values():
+            recommender.set_takedown(blocked)
+
+    def answer(self, requests: Sequence[ParsedRequest]) -> list[Served | Refused]:
+        """Return an outcome a request, in order."""
+        started = time.monotonic()
+        outcomes: dict[int, Served | Refused] = {}
+        pending: dict[int, _Pending] = {}
+        for index, request in enumerate(requests):
+            arm = arm_for(request.user_id or request.request_id, self.revision.salt, self.revision.arms)
+            as_of = self.recommenders[arm.bundle.bundle_id].as_of_time
+            try:
+                now = clock.now(self.revision.clock, request.event_time, as_of)
+            except UsageError as error:
+                outcomes[index] = Refused(error.message, invalid=True)
+                continue
+            source: HistorySource = "request" if request.history else "none"
+            pending[index] = _Pending(request, arm, now, request.history, request.history_time, source)
+        self._read_histories(list(pending.values()))
+        groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+        for index, one in pending.items():
+            groups[one.arm.bundle.bundle_id, self._beam_width(one, started)].append(index)
+        for (bundle_id, width), members in groups.items():
+            group = [pending[index] for index in members]
+            for index, outcome in zip(members, self._recommend(bundle_id, width, group), strict=True):
+                outcomes[index] = outcome
+        return [outcomes[index] for index in range(len(requests))]
+
+    def _read_histories(self, pending: Sequence[_Pending]) -> None:
+        """Fill in the histories that requests did not bring, by one read for the whole batch."""
+        waiting = [one for one in pending if one.history_source == "none" and one.request.user_id is not None]
+        if self._histories is None or not waiting:
+            return
+        nows = [one.now for one in waiting]
+        found = self._histories.read(
+            [one.request.user_id or "" for one in waiting],
+            now=nows,
+            deadline_ms=self.revision.history_deadline_ms,
+            # A replayed request must not see what was bought after it.
+            until=nows if self.revision.clock == "event" else None,
+        )
+        for one, stored in zip(waiting, found, strict=True):
+            one.feature_age_s = stored.age_s
+            if stored.status == "fresh" and stored.item_ids:
+                one.items, one.times, one.history_source = stored.item_ids, stored.times, "store"
+
+    def _beam_width(self, one: _Pending, started: float) -> int | None:
+        """Return the revision's beam width, or a quarter of it once more than half of the deadline is gone."""
+        deadline_ms = min(one.request.deadline_ms or self.revision.deadline_ms, self.revision.deadline_ms)
+        gone_ms = (time.monotonic() - started) * 1000
+        if one.request.sent_at_ms is not None:
+            waited_ms = time.time() * 1000 - one.request.sent_at_ms
+            # Far beyond the deadline it is the sender's clock that is wrong: no reason to degrade it for ever.
+            if 0 < waited_ms < _MAX_PLAUSIBLE_LATENESS * deadline_ms:
+                gone_ms = max(gone_ms, waited_ms)
+        full = self.revision.beam_width
+        if gone_ms <= deadline_ms / 2:
+            return full
+        own = self.recommenders[one.arm.bundle.bundle_id].beam_width
+        return max(1, min(full or own, own) // _DEGRADED_SHARE)
+
+    def _recommend(self, bundle_id: str, width: int | None, group: Sequence[_Pending]) -> list[Served | Refused]:
+        recommender = self.recommenders[bundle_id]
+        try:
+            answers = recommender.recommend([one.query() for one in group], beam_width=width)
+            if len(answers) != len(group):
+                raise RuntimeError(f"{len(group)} requests got {len(answers)} answers")
+        except UsageError as error:
+            if len(group) == 1:
+                return [Refused(error.message, invalid=True)]
+            return [self._recommend(bundle_id, width, [one])[0] for one in group]
+        except Exception:
+            # The boundary: whatever a model raises is logged here and answered as an error, alone, so that the
+            # request that broke it does not take its batch with it.
+            log.exception("event=recommend_failed bundle=%s requests=%d", bundle_id, len(group))
+            if len(group) == 1:
+                return [Refused("the model failed on this request", invalid=False)]
+            return [self._recommend(bundle_id, width, [one])[0] for one in group]
+        return [
+            self._served(one, answer, recommender, width, len(group))
+            for one, answer in zip(group, answers, strict=True)
+        ]
+
+    def _served(
+        self, one: _Pending, answer: Answer, recommender: Recommender, width: int | None, group_size: int
+    ) -> Served | Refused:
+        fault = answer_fault(answer, one.request.k, recommender.num_codes)
+        if fault is not None:
+            log.error("event=bad_answer bundle=%s fault=%s", recommender.bundle_id, fault)
+            return Refused("the model's answer broke the contract", invalid=False)
+        if answer.source == "degraded" and width == self.revision.beam_width:
+            # The revision's own budget is not a degradation, though it be below the bundle's.
+            answer = dataclasses.replace(answer, source="model")
+        return Served(
+            request=one.request,
+            arm=one.arm,
+            answer=answer,
+            event_time=one.now,
+            history_source=one.history_source,
+            history_length=len(one.items),
+            feature_age_s=one.feature_age_s,
+            group_size=group_size,
+        )
+
+
+def answer_fault(answer: Answer, k: int, num_codes: int) -> str | None:
+    """Return what is wrong with an answer, None if nothing is."""
+    items = answer.item_ids
+    if len(items) > k:
+        return f"{len(items)} items for k = {k}"
+    if len(set(items)) != len(items) or "" in items:
+        return "an item stands twice or has no id"
+    scores = answer.scores
+    if scores.dtype != np.float32 or scores.shape != (len(items),):
+        return f"scores are {scores.dtype} {scores.shape}"
+    if not np.isfinite(scores).all() or bool((np.diff(scores) > 0).any()):
+        return "scores are not finite, or do not descend"
+    codes = answer.semantic_ids
+    if codes.dtype != np.int32 or codes.shape != (len(items), num_codes):
+        return f"semantic ids are {codes.dtype} {codes.shape}"
+    return None
+
+
+def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
+    """Return the row that the exposure log keeps of an answer."""
+    request, answer = served.request, served.answer
+    return Exposure(
+        request_id=request.request_id,
+        user_id=request.user_id,
+        wall_time_ms=int(time.time() * 1000),
+        event_time=served.event_time,
+        arm=served.arm.name,
+        bundle_id=served.arm.bundle.bundle_id,
+        revision=revision.revision,
+        experiment=revision.experiment,
+        surface=request.surface,
+        k=request.k,
+        exclude_seen=request.exclude_seen,
+        history_source=served.history_source,
+        history_length=served.history_length,
+        known_items=answer.known_items,
+        item_ids=list(answer.item_ids),
+        semantic_ids=answer.semantic_ids.tolist(),
+        scores=answer.scores.tolist(),
+        source=answer.source,
+        feature_age_s=served.feature_age_s,
+        latency_ms=latency_ms,
+        beam_width=answer.beam_width,
+        valid_beams=answer.valid_beams,
+        group_size=served.group_size,
+    )

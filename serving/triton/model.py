@@ -1,0 +1,170 @@
+"""Triton's Python backend model `recommend`: tensors in, tensors out, one revision a version.
+
+Errors are returned, never raised; a request that breaks the contract leaves the others of its batch alone.
+"""
+
+# ruff: noqa: E402 - the check below comes before every other import
+
+import numpy as np
+
+# First of all: this stub's pybind11 predates numpy 2 and would hand over wrong tensors without a word.
+assert np.__version__.startswith("1."), f"Triton's stub needs numpy 1.26, this environment has {np.__version__}"
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from serving.triton.answering import Answerer, Refused, Served, exposure
+from serving.triton.golden import check_revision
+from serving.triton.parse import ParsedRequest, parse
+from serving.triton.repository import read_revision, version_bundle
+from serving.triton.takedown import TakedownFile
+from sidrec import contract, home
+from sidrec.errors import UsageError
+from sidrec.exposure import ExposureWriter
+from sidrec.recommender import Recommender
+
+log = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """One revision: its bundles, its arms, its exposure log."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open and check everything; what raises here is a refused load, and the old version serves on."""
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+        version = Path(args["model_repository"]) / args["model_version"]
+        revision = read_revision(version)
+        recommenders = {
+            arm.bundle.bundle_id: Recommender.open(version_bundle(version, arm.bundle), threads=1)
+            for arm in revision.arms
+        }
+        self._answerer = Answerer(revision, recommenders, _histories(revision.history_max_age_days))
+        check_revision(self._answerer)
+        self._takedown = TakedownFile(home.takedown_path())
+        self._exposures = ExposureWriter(home.exposures_dir(), flush_s=revision.exposure_flush_s)
+        self._metrics = _Metrics(str(revision.revision))
+        log.info("event=loaded revision=%d bundles=%s", revision.revision, ",".join(revision.bundle_ids))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Return one response a request, in order."""
+        started = time.perf_counter()
+        try:
+            outcomes = self._outcomes(requests)
+        except Exception:
+            # The boundary: what is raised here would reach every client of the batch as a traceback.
+            log.exception("event=batch_failed requests=%d", len(requests))
+            outcomes = [Refused("the server failed on this batch", invalid=False) for _ in requests]
+        responses = [_response(outcome) for outcome in outcomes]
+        latency_ms = (time.perf_counter() - started) * 1000
+        for outcome in outcomes:
+            if isinstance(outcome, Served) and not outcome.request.canary:
+                self._exposures.append(exposure(outcome, self._answerer.revision, latency_ms))
+        self._metrics.count(outcomes, self._exposures)
+        return responses
+
+    def _outcomes(self, requests: Sequence[Any]) -> list[Served | Refused]:
+        blocked = self._takedown.changed()
+        if blocked is not None:
+            self._answerer.set_takedown(blocked)
+        outcomes: dict[int, Served | Refused] = {}
+        parsed: dict[int, ParsedRequest] = {}
+        for index, request in enumerate(requests):
+            try:
+                parsed[index] = parse(_reader(request))
+            except UsageError as error:
+                outcomes[index] = Refused(error.message, invalid=True)
+        for index, outcome in zip(parsed, self._answerer.answer(list(parsed.values())), strict=True):
+            outcomes[index] = outcome
+        return [outcomes[index] for index in range(len(requests))]
+
+    def finalize(self) -> None:
+        """Write the exposures that are still buffered."""
+        self._exposures.close()
+
+
+class _Metrics:
+    """What Triton's own metrics do not say: sources, refusals, and where exposure rows are."""
+
+    def __init__(self, revision: str) -> None:
+        families = {
+            "answers": ("sidrec_answers_total", "Answers by arm and source", pb_utils.MetricFamily.COUNTER),
+            "refusals": ("sidrec_refusals_total", "Requests without an answer", pb_utils.MetricFamily.COUNTER),
+            "buffered": ("sidrec_exposures_buffered", "Exposure rows a crash would lose", pb_utils.MetricFamily.GAUGE),
+            "dropped": ("sidrec_exposures_dropped", "Exposure rows lost to a full buffer", pb_utils.MetricFamily.GAUGE),
+        }
+        self._revision = revision
+        self._families = {
+            key: pb_utils.MetricFamily(name=name, description=text, kind=kind)
+            for key, (name, text, kind) in families.items()
+        }
+        self._metrics: dict[tuple[str, ...], Any] = {}
+
+    def count(self, outcomes: Sequence[Served | Refused], exposures: ExposureWriter) -> None:
+        """Add a batch's outcomes and show the writer's state."""
+        counts = Counter(
+            ("answers", outcome.arm.name, outcome.answer.source)
+            if isinstance(outcome, Served)
+            else ("refusals", "", "invalid" if outcome.invalid else "failed")
+            for outcome in outcomes
+        )
+        for (family, arm, source), number in counts.items():
+            self._metric(family, {"arm": arm, "source": source}).increment(number)
+        stats = exposures.stats()
+        self._metric("buffered", {}).set(stats.buffered)
+        self._metric("dropped", {}).set(stats.dropped)
+
+    def _metric(self, family: str, labels: dict[str, str]) -> Any:
+        key = (family, *labels.values())
+        if key not in self._metrics:
+            self._metrics[key] = self._families[family].Metric(labels=labels | {"revision": self._revision})
+        return self._metrics[key]
+
+
+def _reader(request: Any) -> Any:
+    def read(name: str) -> Any:
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        return None if tensor is None else tensor.as_numpy()
+
+    return read
+
+
+def _response(outcome: Served | Refused) -> Any:
+    if isinstance(outcome, Refused):
+        code = pb_utils.TritonError.INVALID_ARG if outcome.invalid else pb_utils.TritonError.INTERNAL
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(outcome.message, code))
+    answer = outcome.answer
+    items = np.empty((1, len(answer.item_ids)), dtype=np.object_)
+    items[0, :] = [item.encode() for item in answer.item_ids]
+    arrays = {
+        contract.ITEM_ID: items,
+        contract.SCORE: answer.scores[None],
+        contract.SEMANTIC_ID: answer.semantic_ids[None],
+        contract.SOURCE: _text(answer.source),
+        contract.ARM: _text(outcome.arm.name),
+        contract.BUNDLE_ID: _text(outcome.arm.bundle.bundle_id),
+        contract.REQUEST_ID: _text(outcome.request.request_id),
+        contract.RATIONALE: _text(""),
+    }
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(spec.name, np.ascontiguousarray(array)) for spec, array in arrays.items()]
+    )
+
+
+def _text(value: str) -> "np.ndarray[Any, Any]":
+    return np.array([[value.encode()]], dtype=np.object_)
+
+
+def _histories(max_age_days: int) -> Any:
+    """Return the feature store's reader, or None where this state folder has no feature store."""
+    if not home.feast_dir().exists():
+        return None
+    from serving.history import HistoryReader
+
+    return HistoryReader(max_age_days=max_age_days)

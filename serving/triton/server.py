@@ -1,0 +1,211 @@
+"""One tritonserver process: its command line, its clean environment, its shared memory.
+
+It binds loopback unless told otherwise, loads models only when asked by somebody who knows the admin key, and
+dies with the thread that started it.
+"""
+
+import hashlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from serving import child
+from sidrec import contract
+from sidrec.errors import ServingError, UsageError
+
+ADMIN_HEADER = "triton-grpc-protocol-admin-key"
+UNHEALTHY = "is not healthy"
+_RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
+_SHM = Path("/dev/shm")  # noqa: S108 - where Triton puts its regions
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+_PASSED_ON = ("HOME", "TMPDIR", "TZ", "CUDA_VISIBLE_DEVICES")
+
+
+def triton_home() -> Path:
+    """Return the folder of the server (`wheel`) and its stub's environment (`stub`).
+
+    Raises:
+        UsageError: neither SIDREC_TRITON_HOME nor this environment has them.
+    """
+    folder = Path(os.environ.get("SIDREC_TRITON_HOME", Path(sys.prefix) / "triton")).absolute()
+    if not (folder / "wheel" / "pytriton" / "tritonserver" / "bin" / "tritonserver").exists():
+        raise UsageError(f"no Triton server under {folder}", next_step="make setup, or set SIDREC_TRITON_HOME")
+    return folder
+
+
+def free_port() -> int:
+    """Return a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Refuse a port that something else listens on.
+
+    Raises:
+        UsageError: the port cannot be bound.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} on {host} cannot be used: {error.strerror}", next_step=f"choose another one: {option}"
+            ) from error
+
+
+@dataclass(slots=True)
+class TritonServer:
+    """A server of one model repository.
+
+    Args:
+        state: SIDREC_HOME of the server: exposures, feature store and takedown list lie there.
+    """
+
+    repository: Path
+    state: Path
+    log: Path
+    grpc_port: int
+    metrics_port: int
+    host: str = "127.0.0.1"
+    admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """`host:port` of the gRPC door."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def shm_prefix(self) -> str:
+        """Name that this server's shared memory regions begin with, the same for every start."""
+        return f"sidrec{hashlib.sha256(str(self.state).encode()).hexdigest()[:10]}p{self.grpc_port}x"
+
+    def start(self) -> None:
+        """Start the process, after what a killed predecessor left in shared memory is gone."""
+        clear_shared_memory(self.shm_prefix)
+        self.process = child.spawn(self._command(), env=self._environment(), log=self.log)
+
+    def kill(self) -> None:
+        """End it at once; its stubs follow within a quarter of a second."""
+        if self.process is not None:
+            child.kill(self.process)
+        clear_shared_memory(self.shm_prefix)
+
+    def stop(self, *, grace_s: float = 8.0) -> None:
+        """End it after the requests in flight are answered."""
+        if self.process is not None:
+            child.stop(self.process, grace_s=grace_s)
+        clear_shared_memory(self.shm_prefix)
+
+    def running(self) -> bool:
+        """Return whether the process lives; it says nothing about whether it answers."""
+        return self.process is not None and self.process.poll() is None
+
+    def load(self, *, timeout_s: float = 120.0) -> None:
+        """Make the server serve what the repository's config says now; the old version serves until then.
+
+        Raises:
+            ServingError: the server refused; what it served before, it still serves.
+        """
+        load(self.url, self.admin_key, timeout_s=timeout_s)
+
+    def log_tail(self, lines: int = 5) -> str:
+        """Return the log's last lines that tell of an error."""
+        if not self.log.exists():
+            return ""
+        text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([line for line in text if "rror" in line or line.startswith("E")][-lines:])
+
+    def _command(self) -> list[str]:
+        server = triton_home() / "wheel" / "pytriton" / "tritonserver"
+        return [
+            str(server / "bin" / "tritonserver"),
+            f"--model-repository={self.repository}",
+            "--model-control-mode=explicit",
+            f"--load-model={contract.MODEL_NAME}",
+            f"--backend-directory={server / 'backends'}",
+            f"--cache-directory={server / 'caches'}",
+            "--disable-auto-complete-config",
+            "--strict-readiness=false",
+            "--exit-timeout-secs=5",
+            "--allow-http=false",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.grpc_port}",
+            f"--grpc-restricted-protocol={_RESTRICTED}{self.admin_key}",
+            "--metrics-address=127.0.0.1",
+            f"--metrics-port={self.metrics_port}",
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        own |= {name: value for name, value in os.environ.items() if name.startswith("SIDREC_")}
+        return own | {
+            # The stub takes its site-packages from the first python3 on PATH and its interpreter from libpython.
+            "PATH": f"{triton_home() / 'stub' / 'bin'}:/usr/bin:/bin",
+            "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "2",
+            "SIDREC_HOME": str(self.state),
+            **_QUIET,
+        }
+
+
+def clear_shared_memory(prefix: str) -> None:
+    """Delete the regions whose name begins with `prefix`; a killed server leaves its own behind."""
+    for region in _SHM.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def load(url: str, admin_key: str, *, timeout_s: float) -> None:
+    """Ask the server at `url` to load the model as its config says.
+
+    Raises:
+        ServingError: it refused, or did not finish in time.
+    """
+    client = triton.InferenceServerClient(url)
+    started = time.monotonic()
+    try:
+        client.load_model(contract.MODEL_NAME, headers={ADMIN_HEADER: admin_key}, client_timeout=timeout_s)
+    except InferenceServerException as error:
+        reason = error.message().strip().splitlines()[-1] if error.message() else str(error.status())
+        raise ServingError(
+            f"the server did not load the revision after {time.monotonic() - started:.1f} s: {reason}"
+        ) from error
+    finally:
+        client.close()
+
+
+def inference_count(url: str) -> int:
+    """Return how many requests the model has answered since the server started.
+
+    Raises:
+        ServingError: the server does not say.
+    """
+    client = triton.InferenceServerClient(url)
+    try:
+        stats = client.get_inference_statistics(contract.MODEL_NAME, client_timeout=2.0)
+    except InferenceServerException as error:
+        raise ServingError(f"{url} gives no statistics: {error.status()}") from error
+    finally:
+        client.close()
+    return sum(int(version.inference_count) for version in stats.model_stats)
