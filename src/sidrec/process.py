@@ -26,20 +26,31 @@ def die_with_parent(label: str) -> None:
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` for the body; the kernel frees it when the holder dies.
 
+    Args:
+        wait_s: how long to wait for another holder to let go.
+
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process still holds it after `wait_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(f"{what} is held by process {holder}", evidence=path, next_step="sidrec status") from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise BusyError(
+                    f"{what} is held by process {holder}", evidence=path, next_step="sidrec status"
+                ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

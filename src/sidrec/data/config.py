@@ -1,9 +1,13 @@
 """What the data is, how it is cleaned and when a batch of it is refused."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+EVENT_NAMES = ("user_id", "item_id", "timestamp", "event_type", "quantity", "price")
+ITEM_NAMES = ("item_id", "title", "brand", "categories", "description")
 
 
 class DataConfig(BaseModel):
@@ -21,6 +25,26 @@ class DataConfig(BaseModel):
     item_columns: dict[str, str] = Field(
         default_factory=dict, description="table adapter: ours -> yours, for item_id, title and optional columns."
     )
+    timestamp_unit: Literal["s", "ms", "us"] = Field("s", description="table adapter: unit of whole-number timestamps.")
+    derive_times: bool = Field(
+        False,
+        description="amazon adapter: where times are unknown, put each user's events on the days before as_of, in order.",
+    )
+    watermark: date | None = Field(
+        None,
+        description="First day that the extract does not hold whole: it is cut from there. None: its last day is whole.",
+    )
+
+    @model_validator(mode="after")
+    def _maps_name_our_columns(self) -> "DataConfig":
+        for field, allowed in (("event_columns", EVENT_NAMES), ("item_columns", ITEM_NAMES)):
+            names: dict[str, str] = getattr(self, field)
+            unknown = sorted(set(names) - set(allowed))
+            if unknown:
+                raise ValueError(f"{field} maps {', '.join(unknown)}; ours are {', '.join(allowed)}")
+            if len(set(names.values())) < len(names):
+                raise ValueError(f"{field} maps two of our columns to one of yours: {names}")
+        return self
 
 
 class ValidationConfig(BaseModel):
@@ -35,6 +59,9 @@ class ValidationConfig(BaseModel):
     )
     max_age_days: int | None = Field(None, ge=0, description="Freshness: newest event against as_of; None is off.")
     min_events: int = Field(1000, ge=1)
+    min_known_item_share: float = Field(
+        0.95, ge=0, le=1, description="Least share of events whose item the items file has."
+    )
 
 
 class FeaturesConfig(BaseModel):
@@ -44,6 +71,14 @@ class FeaturesConfig(BaseModel):
 
     history_cap: int = Field(200, ge=1, description="Newest events kept per user, cut at basket borders.")
     max_age_days: int = Field(400, ge=1, description="An older user row is stale: the answer is cold.")
+    online_until: Literal["gate_start", "as_of"] = Field(
+        "as_of",
+        description="First day that the store does not know. gate_start reproduces that date, for a replay of "
+        "the gate window: events pushed since are then not carried over.",
+    )
+    training_set_days: int = Field(
+        31, ge=1, description="Last days of the fit period in the point-in-time training set."
+    )
 
 
 class EmbeddingConfig(BaseModel):
@@ -52,4 +87,14 @@ class EmbeddingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(64, ge=2)
-    min_document_count: int = Field(2, ge=1)
+    min_document_count: int = Field(2, ge=1, description="A word or n-gram of fewer items is left out.")
+    max_features: int = Field(50_000, ge=1, description="The most frequent words and n-grams that are kept.")
+    ngram_min: int = Field(3, ge=1, description="Shortest character n-gram, word borders counted.")
+    ngram_max: int = Field(5, ge=1)
+    word_share: float = Field(0.5, ge=0, le=1, description="Share of words in a text's squared length.")
+
+    @model_validator(mode="after")
+    def _ngrams_in_order(self) -> "EmbeddingConfig":
+        if self.ngram_max < self.ngram_min:
+            raise ValueError(f"ngram_max {self.ngram_max} is below ngram_min {self.ngram_min}")
+        return self
