@@ -28,11 +28,11 @@ class DataConfig(BaseModel):
     timestamp_unit: Literal["s", "ms", "us"] = Field("s", description="table adapter: unit of whole-number timestamps.")
     derive_times: bool = Field(
         False,
-        description="amazon adapter: where times are unknown, put each user's events on the days before as_of, in order.",
+        description="amazon adapter: where times are unknown, put each user's events on the days before as_of.",
     )
     watermark: date | None = Field(
         None,
-        description="First day that the extract does not hold whole: it is cut from there. None: its last day is whole.",
+        description="First day that the extract does not hold whole; it is cut there. None: its last day is whole.",
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""Checked events become baskets and the catalogue."""
