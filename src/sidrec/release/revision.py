@@ -7,14 +7,12 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidrec.bundle import Bundle
 from sidrec.clock import ClockMode
-from sidrec.errors import LedgerError
 
 SCHEMA_VERSION: Final = 1
 _HASH_RANGE = 2**64
@@ -136,17 +134,3 @@ def arm_for(user_id: str, salt: str, arms: Sequence[Arm]) -> Arm:
             return arm
     # Shares sum to 1 only up to rounding, and the division above can round up to 1.
     return open_arms[-1]
-
-
-def read_revision(path: Path) -> Revision:
-    """Return the revision in a JSON file.
-
-    Raises:
-        LedgerError: there is none, or it is no revision of this schema.
-    """
-    try:
-        return Revision.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise LedgerError(f"no revision at {path}", evidence=path, next_step="sidrec deploy") from error
-    except ValidationError as error:
-        raise LedgerError(f"{path} is no revision: {error}", evidence=path, next_step="sidrec deploy") from error

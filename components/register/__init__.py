@@ -1,0 +1,1 @@
+"""The end of a pipeline: a judged bundle in the registry, promoted by nobody yet."""
