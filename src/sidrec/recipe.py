@@ -47,7 +47,8 @@ class MonitoringConfig(BaseModel):
     alarm_psi: float = Field(0.25, gt=0)
     warn_ratio: float = Field(2.0, gt=0, description="JS divergence over its sampling noise floor.")
     alarm_ratio: float = Field(2.5, gt=0)
-    min_events: int = Field(5000, ge=1)
+    min_events: int = Field(5000, ge=1, description="Purchases in a window below which there is no verdict.")
+    min_requests: int = Field(200, ge=1, description="Requests on either side below which a measure says nothing.")
 
 
 class _RecipeBase(BaseModel):

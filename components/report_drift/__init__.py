@@ -1,0 +1,1 @@
+"""A week of exposures and outcomes becomes a drift report with a one-line verdict."""

@@ -1,0 +1,24 @@
+"""KFP spec of `report_drift`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.PYTHON, install_kfp_package=False)
+def report_drift(  # type: ignore[no-untyped-def]
+    recipe: str, exposures: str, outcomes: str, baskets: str, bundle: str, drift_report: dsl.Output[dsl.Artifact]
+):
+    """Report the drift of the newest week of traffic and add it to Evidently's workspace."""
+    from components.report_drift.run import SECTIONS, run, still_in_workspace
+    from sidrec.steps import execute
+
+    execute(
+        "report_drift",
+        run,
+        recipe=recipe,
+        sections=SECTIONS,
+        inputs={"exposures": exposures, "outcomes": outcomes, "baskets": baskets, "bundle": bundle},
+        outputs={"drift_report": drift_report.path},
+        still_holds=still_in_workspace,
+    )
