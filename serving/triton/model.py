@@ -42,7 +42,7 @@ class TritonPythonModel:
         version = Path(args["model_repository"]) / args["model_version"]
         revision = read_revision(version)
         recommenders = {
-            arm.bundle.bundle_id: Recommender.open(version_bundle(version, arm.bundle), threads=1)
+            arm.bundle.bundle_id: Recommender.open(version_bundle(version, arm.bundle).folder, threads=1)
             for arm in revision.arms
         }
         self._answerer = Answerer(revision, recommenders, _histories(revision.history_max_age_days))

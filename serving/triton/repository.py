@@ -1,4 +1,4 @@
-"""Triton's model repository: `recommend/<revision>/{model.py, revision.json, bundles/<bundle id>/}`.
+"""Triton's model repository: `recommend/<revision>/{model.py, revision.json, bundles/<id>/, verdicts/<id>.json}`.
 
 A version is written as `.tmp<revision>` and renamed, so the server never sees half of one; it is never changed
 afterwards. The config names exactly one version to serve. The newest three stay, so that going back needs no registry.
@@ -6,12 +6,12 @@ afterwards. The config names exactly one version to serve. The newest three stay
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from serving.triton import model_source
 from sidrec import contract
-from sidrec.bundle import open_bundle
+from sidrec.bundle import Bundle, open_bundle
 from sidrec.errors import ServingError
 from sidrec.files import write_text_atomic
 from sidrec.release.revision import BundleRef, Revision
@@ -23,15 +23,20 @@ REVISION_FILE = "revision.json"
 def write_version(
     repository: Path,
     revision: Revision,
-    export: Callable[[str, Path], object],
+    export: Callable[[BundleRef, Path, Path], object],
+    authorise: Callable[[Bundle, Path], object],
 ) -> Path:
-    """Return the folder of a revision, written from the bundles that `export(bundle_id, folder)` copies.
+    """Return the folder of a revision, whole.
 
-    A bundle that an older version of the repository holds is copied from there, so going back needs no registry. An
-    existing version with the same contents is kept as it is. The config is not touched: `point_to` does that.
+    An existing version with the same contents is kept. The config is not touched: `point_to` does that.
+
+    Args:
+        export: copies a bundle and its verdict: (bundle, folder to write, verdict file to write).
+        authorise: refuses a bundle that may not serve: (bundle, its verdict's path).
 
     Raises:
         BundleError: a bundle does not verify, or is not the one the revision binds.
+        VerdictError: `authorise` refused.
         ServingError: this version exists with other contents.
     """
     model = repository / contract.MODEL_NAME
@@ -43,20 +48,16 @@ def write_version(
                 evidence=version / REVISION_FILE,
             )
         for ref in revision.bundles:
-            version_bundle(version, ref)
+            authorise(version_bundle(version, ref), _verdict(version, ref))
         return version
     partial = model / f".tmp{revision.revision}"
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "bundles").mkdir(parents=True)
+    for name in ("bundles", "verdicts"):
+        (partial / name).mkdir(parents=True)
     try:
         for ref in dict.fromkeys(revision.bundles):
-            target = partial / "bundles" / ref.bundle_id
-            kept = _held(model, ref)
-            if kept is None:
-                export(ref.bundle_id, target)
-            else:
-                shutil.copytree(kept, target)
-            version_bundle(partial, ref)
+            export(ref, partial / "bundles" / ref.bundle_id, _verdict(partial, ref))
+            authorise(version_bundle(partial, ref), _verdict(partial, ref))
         write_text_atomic(partial / REVISION_FILE, revision.model_dump_json(indent=2) + "\n")
         shutil.copyfile(model_source(), partial / "model.py")
         partial.rename(version)
@@ -100,6 +101,14 @@ def prune(repository: Path) -> list[int]:
     return gone
 
 
+def held(repository: Path, ref: BundleRef) -> Iterator[tuple[Path, Path]]:
+    """Yield (bundle's folder, verdict's path) for every version that holds the bundle: a copy without the registry."""
+    for number in reversed(revisions(repository)):
+        version = repository / contract.MODEL_NAME / str(number)
+        if ref in read_revision(version).bundles:
+            yield version / "bundles" / ref.bundle_id, _verdict(version, ref)
+
+
 def read_revision(version: Path) -> Revision:
     """Return the revision document of a version folder."""
     path = version / REVISION_FILE
@@ -108,8 +117,8 @@ def read_revision(version: Path) -> Revision:
     return Revision.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def version_bundle(version: Path, ref: BundleRef) -> Path:
-    """Return the folder of a bundle in a version, after all its digests and its full hash were found to hold.
+def version_bundle(version: Path, ref: BundleRef) -> Bundle:
+    """Return a bundle of a version, after all its digests and its full hash were found to hold.
 
     Raises:
         BundleError: a file is missing or altered.
@@ -121,11 +130,8 @@ def version_bundle(version: Path, ref: BundleRef) -> Path:
         raise ServingError(
             f"the bundle in {folder.name} is {bundle.sha256}, the revision binds {ref.sha256}", evidence=folder
         )
-    return folder
+    return bundle
 
 
-def _held(model: Path, ref: BundleRef) -> Path | None:
-    for folder in sorted(model.glob(f"[0-9]*/bundles/{ref.bundle_id}")):
-        if open_bundle(folder, verify=False).sha256 == ref.sha256:
-            return folder
-    return None
+def _verdict(version: Path, ref: BundleRef) -> Path:
+    return version / "verdicts" / f"{ref.bundle_id}.json"

@@ -37,15 +37,8 @@ _PASSED_ON = ("HOME", "TMPDIR", "TZ", "CUDA_VISIBLE_DEVICES")
 
 
 def triton_home() -> Path:
-    """Return the folder of the server (`wheel`) and its stub's environment (`stub`).
-
-    Raises:
-        UsageError: neither SIDREC_TRITON_HOME nor this environment has them.
-    """
-    folder = Path(os.environ.get("SIDREC_TRITON_HOME", Path(sys.prefix) / "triton")).absolute()
-    if not (folder / "wheel" / "pytriton" / "tritonserver" / "bin" / "tritonserver").exists():
-        raise UsageError(f"no Triton server under {folder}", next_step="make setup, or set SIDREC_TRITON_HOME")
-    return folder
+    """Return the folder of the server (`wheel`) and its stub's environment (`stub`): SIDREC_TRITON_HOME, or ours."""
+    return Path(os.environ.get("SIDREC_TRITON_HOME", Path(sys.prefix) / "triton")).absolute()
 
 
 def free_port() -> int:
@@ -136,6 +129,8 @@ class TritonServer:
 
     def _command(self) -> list[str]:
         server = triton_home() / "wheel" / "pytriton" / "tritonserver"
+        if not (server / "bin" / "tritonserver").exists():
+            raise UsageError(f"no Triton server under {server}", next_step="make setup, or set SIDREC_TRITON_HOME")
         return [
             str(server / "bin" / "tritonserver"),
             f"--model-repository={self.repository}",

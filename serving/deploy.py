@@ -1,0 +1,153 @@
+"""Makes Triton serve what the ledger asks for, without a failed request.
+
+The ledger is the desired state; this writes the revision's version, lets the running server load it beside the old
+one, asks it the golden requests, and only then records that it is live. A revision that does not load or answers
+wrong leaves the old one serving.
+"""
+
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from serving import registry
+from serving.state import read_admin_key, read_state
+from serving.triton import repository
+from serving.triton.golden import check_wire
+from serving.triton.server import load
+from sidrec import contract, files, home
+from sidrec.bundle import open_bundle
+from sidrec.client import RecommendClient
+from sidrec.data.catalog import Catalog
+from sidrec.errors import ServingError, SidrecError
+from sidrec.process import exclusive
+from sidrec.release.ledger import Ledger, LedgerRow
+from sidrec.release.promotion import authorise
+from sidrec.release.revision import BundleRef, Revision
+
+log = logging.getLogger(__name__)
+
+_LOAD_S = 180.0
+_BUSY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a deployment found and did."""
+
+    revision: int
+    bundle_ids: tuple[str, ...]
+    previous: int | None
+    live: bool
+    golden: int
+    pruned: tuple[int, ...]
+    sentence: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+
+def deploy(*, who: str = "deploy", ledger: Ledger | None = None) -> Deployment:
+    """Return how Triton came to match the ledger's desired revision.
+
+    With no server running the repository is prepared, and `sidrec serve` does the rest.
+
+    Raises:
+        ServingError: nothing was ever promoted, or the revision does not load or answers wrong; the one before
+            serves on.
+        VerdictError: the verdict does not let this bundle serve.
+        BundleError: a bundle does not verify.
+    """
+    book = ledger or Ledger()
+    with exclusive(home.serving_dir() / "deploy.lock", "a deployment", wait_s=_BUSY_S):
+        revision = prepare(book)
+        state = read_state()
+        root = home.triton_repository_dir()
+        previous = repository.pointed_to(root)
+        if state is None or state["state"] == "starting":
+            repository.point_to(root, revision.revision)
+            sentence = f"revision {revision.revision} is in the repository; no server runs, sidrec serve will load it"
+            return Deployment(revision.revision, revision.bundle_ids, previous, False, 0, (), sentence)
+        answered = _switch(root, revision, previous, url=state["grpc"], admin_key=read_admin_key())
+        book.record_live(revision, who=who, why=f"{answered} golden requests answered by {state['grpc']}")
+        pruned = tuple(repository.prune(root))
+        sentence = f"revision {revision.revision} is live at {state['grpc']}: {answered} golden requests answered"
+        return Deployment(revision.revision, revision.bundle_ids, previous, True, answered, pruned, sentence)
+
+
+def prepare(ledger: Ledger) -> Revision:
+    """Return the desired revision, after its version is in the repository; what is served does not change.
+
+    Raises:
+        ServingError: nothing was ever promoted.
+        VerdictError: a verdict does not let its bundle serve.
+        BundleError: a bundle does not verify.
+    """
+    row = _desired_row(ledger)
+    root = home.triton_repository_dir()
+
+    def export(ref: BundleRef, target: Path, verdict: Path) -> None:
+        named = row.verdicts.get(ref.bundle_id)
+        for held_bundle, held_verdict in repository.held(root, ref):
+            if files.sha256_file(held_verdict) == named:
+                shutil.copytree(held_bundle, target)
+                shutil.copyfile(held_verdict, verdict)
+                return
+        registry.export(ref.bundle_id, target)
+        shutil.copyfile(registry.verdict_path(ref.bundle_id, named), verdict)
+
+    repository.write_version(root, row.revision, export, lambda bundle, verdict: authorise(bundle, verdict, row))
+    return row.revision
+
+
+def confirm_live(revision: Revision, *, url: str, who: str, ledger: Ledger | None = None) -> int:
+    """Record that a server just started serves `revision`, after it answered the golden requests; return how many.
+
+    Raises:
+        ServingError: an answer breaks its rule.
+    """
+    answered = _golden(home.triton_repository_dir(), revision, url)
+    (ledger or Ledger()).record_live(revision, who=who, why=f"{answered} golden requests answered by {url}")
+    return answered
+
+
+def _desired_row(ledger: Ledger) -> LedgerRow:
+    decisions = [row for row in ledger.rows() if row.action != "live"]
+    if not decisions:
+        raise ServingError(
+            "nothing was promoted yet, so there is nothing to serve",
+            evidence=ledger.path,
+            next_step="sidrec run, then sidrec promote BUNDLE --first --reason '…'",
+        )
+    return decisions[-1]
+
+
+def _switch(root: Path, revision: Revision, previous: int | None, *, url: str, admin_key: str) -> int:
+    """Load the revision while the old one serves, and go back if it does not load or answers wrong."""
+    repository.point_to(root, revision.revision)
+    try:
+        load(url, admin_key, timeout_s=_LOAD_S)
+        return _golden(root, revision, url)
+    except SidrecError as error:
+        if previous is None or previous == revision.revision:
+            raise
+        repository.point_to(root, previous)
+        load(url, admin_key, timeout_s=_LOAD_S)
+        raise ServingError(
+            f"revision {revision.revision} was refused, revision {previous} serves on: {error.message}",
+            evidence=error.evidence or home.serving_dir() / "triton.log",
+            next_step="sidrec rollback --reason '…' makes the ledger agree",
+        ) from error
+
+
+def _golden(root: Path, revision: Revision, url: str) -> int:
+    version = root / contract.MODEL_NAME / str(revision.revision)
+
+    def catalog_of(bundle_id: str) -> tuple[Catalog, int]:
+        bundle = open_bundle(version / "bundles" / bundle_id, verify=False)
+        return Catalog.read(bundle.path("catalogue.parquet")), int(bundle.decode["as_of_time"])
+
+    with RecommendClient(url, timeout_s=10.0) as client:
+        return len(check_wire(client.recommend, revision, catalog_of))

@@ -1,0 +1,65 @@
+"""What the running server says about itself, in a file; gone or stale means no server runs."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sidrec import home
+from sidrec.files import read_json, write_text_atomic
+
+SCHEMA_VERSION = 1
+STATE_FILE = "state.json"
+ADMIN_KEY_FILE = "admin.key"
+
+
+def state_path() -> Path:
+    """Return the state file's path."""
+    return home.serving_dir() / STATE_FILE
+
+
+def write_state(value: dict[str, Any]) -> None:
+    """Write the state of the server that this process runs."""
+    pid = os.getpid()
+    own = {"schema_version": SCHEMA_VERSION, "pid": pid, "pid_started": process_started(pid)}
+    write_text_atomic(state_path(), json.dumps(value | own, indent=2, sort_keys=True) + "\n")
+
+
+def read_state() -> dict[str, Any] | None:
+    """Return the running server's state, None when no server runs (a killed one's file does not count)."""
+    path = state_path()
+    if not path.exists():
+        return None
+    value: dict[str, Any] = read_json(path)
+    if value.get("schema_version") != SCHEMA_VERSION or process_started(value["pid"]) != value["pid_started"]:
+        return None
+    return value
+
+
+def clear_state() -> None:
+    """Say that no server runs."""
+    state_path().unlink(missing_ok=True)
+    (home.serving_dir() / ADMIN_KEY_FILE).unlink(missing_ok=True)
+
+
+def write_admin_key(key: str) -> None:
+    """Store the key of the server's model control for `deploy`, readable by this account alone."""
+    path = home.serving_dir() / ADMIN_KEY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+
+
+def read_admin_key() -> str:
+    """Return the running server's admin key."""
+    return (home.serving_dir() / ADMIN_KEY_FILE).read_text().strip()
+
+
+def process_started(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None when there is none, or only its zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
