@@ -36,6 +36,8 @@ class GateConfig(BaseModel):
         0.03, gt=0, lt=1, description="Largest tolerated loss against the champion, relative to its mean."
     )
     min_utilisation: float = Field(0.80, ge=0, le=1, description="Least share of used codes, every level.")
-    max_collision_rate: float = Field(0.05, ge=0, le=1)
+    max_collision_rate: float = Field(
+        0.15, ge=0, le=1, description="1 - distinct semantic IDs / items, before collisions are resolved."
+    )
     max_p99_ms: float = Field(2000.0, gt=0, description="Golden requests through a real server.")
     fresh_days: int = Field(30, ge=1, description="A verdict older than this promotes nothing.")

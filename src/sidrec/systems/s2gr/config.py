@@ -3,6 +3,8 @@
 Torch-free: recipes load where torch is not installed.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -14,22 +16,32 @@ class S2GRCodebookConfig(BaseModel):
     num_levels: int = Field(3, ge=1)
     codebook_size: int = Field(256, ge=2)
     code_dim: int = Field(32, ge=1)
-    hidden_dims: tuple[int, ...] = Field((128, 64), description="Encoder widths; the decoder mirrors them.")
+    hidden_dims: tuple[int, ...] = Field((256, 128), description="Encoder widths; the decoder mirrors them.")
     num_clusters: int = Field(16, ge=1, description="K-means clusters of codewords per level.")
-    window: int = Field(5, ge=2, description="Events per co-occurrence window when histories are flat.")
-    max_neighbours: int = Field(50, ge=1)
-    smoothing_alpha: float = Field(0.5, gt=0, le=1, description="Share of content kept at each smoothing step.")
-    smoothing_steps: int = Field(2, ge=0)
+    windows: Literal["baskets", "events"] = Field(
+        "baskets", description="What co-occurs: items of one basket, or events near each other in a history."
+    )
+    window: int = Field(5, ge=2, description="Events per window, for windows: events.")
+    max_neighbours: int = Field(50, ge=1, description="Strongest edges kept per item of the co-occurrence graph.")
+    smoothing_alpha: float = Field(0.1, gt=0, le=1, description="Share of content kept at each smoothing step.")
+    smoothing_steps: int = Field(3, ge=0)
     commitment_weight: float = Field(0.25, ge=0)
     uniformity_weight: float = Field(0.1, ge=0)
     uniformity_margin: float = Field(0.5, ge=0)
     balance_strength: float = Field(0.5, ge=0)
     balance_bound: float = Field(0.5, ge=0, lt=1)
     usage_decay: float = Field(0.99, gt=0, lt=1)
-    epochs: int = Field(200, ge=1)
-    batch_size: int = Field(1024, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    warmup_epochs: int = Field(20, ge=0, description="Epochs of the plain autoencoder before codewords are placed.")
+    epochs: int = Field(120, ge=1)
+    check_every: int = Field(10, ge=1, description="Epochs between two looks at all items.")
+    patience: int = Field(6, ge=1, description="Looks without a better one after which training ends.")
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
+    kmeans_iterations: int = Field(50, ge=1)
+    cluster_restarts: int = Field(10, ge=1)
+    sinkhorn_epsilon: float = Field(0.003, gt=0, description="Relative to the largest cost within a prefix.")
+    sinkhorn_iterations: int = Field(50, ge=1)
 
 
 class S2GRModelConfig(BaseModel):
@@ -69,6 +81,18 @@ class S2GRTrainingConfig(BaseModel):
     gradient_clip: float = Field(1.0, gt=0)
     item_dropout: float = Field(0.2, ge=0, lt=1, description="Share of a basket's items left out of its embedding.")
     validation_days: int = Field(31, ge=1, description="Last days of the fit period: the repeat gate is learnt there.")
+    held_out_epochs: int | None = Field(
+        None, ge=1, description="Epochs of the fit that ends before the validation days; None is as many."
+    )
+    repeat_weight: float = Field(1.0, ge=0, description="Weight of a target that is a repeat; a novel one has 1.")
+    half_life_days: float | None = Field(
+        None, gt=0, description="Weight of a basket halves with this age; None: equal."
+    )
+    average_decay: float = Field(0.99, ge=0, lt=1, description="Exponential average of the weights over steps.")
+    prior_window_days: int = Field(28, ge=1, description="Recent popularity that the prefix prior counts.")
+    prior_delay_days: int = Field(
+        30, ge=0, description="A point's prior is up to so many days older than the point, as a served model's is."
+    )
     checkpoint_minutes: float = Field(1.0, gt=0)
 
 

@@ -1,0 +1,1 @@
+"""Item texts become vectors by a frozen embedder."""

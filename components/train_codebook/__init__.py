@@ -1,0 +1,1 @@
+"""Every item gets a semantic ID."""

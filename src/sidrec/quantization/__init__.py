@@ -1,0 +1,1 @@
+"""Vectors become codes: assignment, k-means, residual quantization, its losses and its health."""

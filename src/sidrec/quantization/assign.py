@@ -1,0 +1,60 @@
+"""Nearest-codeword assignment, plain and adjusted by how much each code is used.
+
+Axes: `vector` rows to quantize, `code` rows of one codebook, `dim` width.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Rows scored at a time: the scores of a block stay in cache and memory does not grow with the catalogue.
+_BLOCK = 4096
+
+
+def squared_distances(
+    vectors: Float[Tensor, "vector dim"], codebook: Float[Tensor, "code dim"]
+) -> Float[Tensor, "vector code"]:
+    """Return the squared Euclidean distance of every vector to every codeword, never negative."""
+    cross = vectors @ codebook.T
+    # |v - c|² = |v|² - 2 v·c + |c|² rounds below zero where a vector is its codeword.
+    return (vectors.square().sum(dim=-1, keepdim=True) - 2 * cross + codebook.square().sum(dim=-1)).clamp(min=0)
+
+
+def nearest_codes(vectors: Float[Tensor, "vector dim"], codebook: Float[Tensor, "code dim"]) -> Int[Tensor, " vector"]:
+    """Return, for each vector, the code of its closest codeword; exact ties go to the lowest code."""
+    lengths = codebook.square().sum(dim=-1)
+    # |v|² is the same for every code, so it is left out.
+    blocks = [(lengths - 2 * block @ codebook.T).argmin(dim=-1) for block in torch.split(vectors, _BLOCK)]
+    return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
+
+
+def usage_factors(usage: Float[Tensor, " code"], *, strength: float, bound: float) -> Float[Tensor, " code"]:
+    """Return the factor on each code's distance: below 1 for rarely used codes, above 1 for crowded ones.
+
+    Source: CoBa RQ-VAE of S²GR (arXiv 2601.18664) gives bounded usage-adjusted distances in words only; this form,
+    1 + clip(strength · (usage · K - 1), ±bound), is our choice: it multiplies, so one setting fits every level.
+
+    Args:
+        usage: share of assignments by code, summing to 1.
+    """
+    return 1 + (strength * (usage * len(usage) - 1)).clamp(-bound, bound)
+
+
+def balanced_codes(
+    vectors: Float[Tensor, "vector dim"],
+    codebook: Float[Tensor, "code dim"],
+    usage: Float[Tensor, " code"],
+    *,
+    strength: float,
+    bound: float,
+) -> Int[Tensor, " vector"]:
+    """Return the codes of least usage-adjusted distance; with uniform usage those of `nearest_codes`."""
+    factors = usage_factors(usage, strength=strength, bound=bound)
+    blocks = [(squared_distances(block, codebook) * factors).argmin(dim=-1) for block in torch.split(vectors, _BLOCK)]
+    return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
+
+
+def update_usage(usage: Float[Tensor, " code"], codes: Int[Tensor, " vector"], decay: float) -> Float[Tensor, " code"]:
+    """Return the moving average of usage shares after one more batch of assignments."""
+    share = torch.bincount(codes, minlength=len(usage)).to(usage.dtype) / max(1, len(codes))
+    return decay * usage + (1 - decay) * share

@@ -1,0 +1,98 @@
+"""Items that share all codes get different last codes within their prefix, as near as possible to their own.
+
+Axes: `item` rows, `level` coarsest first, `code` entries of the last level's codebook, `dim` width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Codes after resolution, how many items moved, and how many still share theirs (their prefix is full)."""
+
+    codes: NDArray[np.int32]  # [item, level]
+    moved: int
+    left: int
+
+
+def sinkhorn_plan(costs: Floats, *, epsilon: float, iterations: int) -> Floats:
+    """Return a transport plan [item, code]: every item is given out once, a code takes at most one item.
+
+    Costs are scaled to a maximum of 1 first. An idle row takes up the codes that remain free at no cost; without it
+    a few items would have to be spread over all codes, and the plan would say nothing.
+    """
+    num_items, num_codes = costs.shape
+    if num_items > num_codes:
+        raise ValueError(f"{num_items} items do not fit on {num_codes} codes")
+    largest = costs.max(initial=0.0)
+    kernel = -(costs / largest if largest > 0 else costs) / epsilon
+    log_mass = np.zeros(num_items)
+    if num_items < num_codes:
+        kernel = np.vstack([kernel, np.zeros(num_codes)])
+        log_mass = np.append(log_mass, np.log(num_codes - num_items))
+    row, column = np.zeros(len(kernel)), np.zeros(num_codes)
+    for _ in range(iterations):
+        column = -logsumexp(kernel + row[:, None], axis=0)
+        row = log_mass - logsumexp(kernel + column[None, :], axis=1)
+    plan: Floats = np.exp(kernel + row[:, None] + column[None, :])[:num_items]
+    return plan
+
+
+def resolve_collisions(
+    codes: NDArray[np.int32],
+    residuals: NDArray[np.float32],
+    codewords: NDArray[np.float32],
+    rank: NDArray[np.int64],
+    *,
+    epsilon: float,
+    iterations: int,
+) -> Resolved:
+    """Return codes in which colliding items have moved to free last codes of their own prefix.
+
+    Items that share their codes with none keep them. The others compete for what is free by a Sinkhorn plan; then,
+    by falling rank (ties by index), each takes its planned code, or the cheapest one still free. Where a prefix has
+    more items than codes, the lowest ranked keep their first code and still collide.
+
+    Args:
+        codes: [item, level].
+        residuals: [item, dim], what the last level quantizes.
+        codewords: [code, dim], the last level's.
+        rank: [item], usually popularity.
+    """
+    resolved = codes.copy()
+    by_rank = np.argsort(-rank, kind="stable")
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for item in by_rank.tolist():
+        groups.setdefault(tuple(codes[item, :-1].tolist()), []).append(item)
+    left = 0
+    for members in groups.values():
+        last = codes[members, -1]
+        counts = np.bincount(last, minlength=len(codewords))
+        colliding = [item for item in members if counts[codes[item, -1]] > 1]
+        free = np.flatnonzero(counts != 1)
+        seated, surplus = colliding[: len(free)], colliding[len(free) :]
+        left += len(surplus)
+        if seated:
+            between = residuals[seated, None, :].astype(np.float64) - codewords[None, free, :]
+            costs = np.square(between).sum(axis=-1)
+            resolved[seated, -1] = free[_seats(costs, epsilon=epsilon, iterations=iterations)]
+    moved = int((resolved[:, -1] != codes[:, -1]).sum())
+    return Resolved(resolved, moved, left)
+
+
+def _seats(costs: Floats, *, epsilon: float, iterations: int) -> NDArray[np.int64]:
+    """Return a different code for each item; the first items choose first."""
+    planned = sinkhorn_plan(costs, epsilon=epsilon, iterations=iterations).argmax(axis=1)
+    taken = np.zeros(costs.shape[1], dtype=bool)
+    seats = np.zeros(len(costs), dtype=np.int64)
+    for item, code in enumerate(planned):
+        seat = code if not taken[code] else int(np.where(taken, np.inf, costs[item]).argmin())
+        taken[seat] = True
+        seats[item] = seat
+    return seats
