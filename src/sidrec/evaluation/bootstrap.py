@@ -3,6 +3,7 @@
 Axes: `row` evaluated users, `metric` columns that share the same resampled rows, `resample` bootstrap draws.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,36 +58,54 @@ def percentile_interval(means: NDArray[np.floating], *, confidence: float = CONF
     return float(low), float(high)
 
 
+class Bootstrap:
+    """Columns of per-row values under one set of resamples, so any two of them can be compared by rows."""
+
+    def __init__(self, columns: Mapping[str, NDArray[np.floating]], *, resamples: int, seed: int) -> None:
+        shapes = {name: values.shape for name, values in columns.items()}
+        if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
+            raise ValueError(f"paired rows needed, seen {shapes}")
+        self._place = {name: number for number, name in enumerate(columns)}
+        self._rows = np.stack([np.asarray(values, dtype=np.float64) for values in columns.values()], axis=1)
+        self._means = resampled_means(self._rows, resamples=resamples, seed=seed)
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return the 95 % interval of a column's mean."""
+        return percentile_interval(self._means[:, self._place[name]])
+
+    def difference(self, candidate: str, reference: str) -> Difference:
+        """Return candidate minus reference with intervals from whole rows, so common row noise cancels.
+
+        The relative difference divides by the reference's mean of the same resample.
+        """
+        columns = [self._place[candidate], self._place[reference]]
+        own, other = (float(value) for value in self._rows[:, columns].mean(axis=0))
+        per_row = self._rows[:, columns[0]] - self._rows[:, columns[1]]
+        differences = self._means[:, columns[0]] - self._means[:, columns[1]]
+        relative = [_share(d, r) for d, r in zip(differences, self._means[:, columns[1]], strict=True)]
+        return Difference(
+            candidate=own,
+            reference=other,
+            mean=own - other,
+            interval=percentile_interval(differences),
+            relative=_share(own - other, other),
+            relative_interval=percentile_interval(np.array(relative)),
+            row_sd=float(np.std(per_row, ddof=1)) if len(per_row) > 1 else 0.0,
+            n=len(per_row),
+        )
+
+
 def mean_interval(values: NDArray[np.floating], *, resamples: int, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean over rows; NaNs when there is no row."""
-    return percentile_interval(resampled_means(values, resamples=resamples, seed=seed)[:, 0])
+    """Return the 95 % interval of the mean over rows."""
+    return Bootstrap({"values": values}, resamples=resamples, seed=seed).interval("values")
 
 
 def paired_difference(
     candidate: NDArray[np.floating], reference: NDArray[np.floating], *, resamples: int, seed: int
 ) -> Difference:
-    """Return candidate minus reference with intervals from resampling whole rows, so common row noise cancels.
-
-    The relative difference divides by the reference's mean of the same resample.
-    """
-    if candidate.shape != reference.shape or candidate.ndim != 1:
-        raise ValueError(f"paired rows needed, seen {candidate.shape} and {reference.shape}")
-    pair = np.stack([candidate, reference], axis=1).astype(np.float64)
-    means = resampled_means(pair, resamples=resamples, seed=seed)
-    difference = means[:, 0] - means[:, 1]
-    own, other = (float(value) for value in pair.mean(axis=0))
-    return Difference(
-        candidate=own,
-        reference=other,
-        mean=own - other,
-        interval=percentile_interval(difference),
-        relative=_share(own - other, other),
-        relative_interval=percentile_interval(
-            np.array([_share(d, r) for d, r in zip(difference, means[:, 1], strict=True)])
-        ),
-        row_sd=float(np.std(pair[:, 0] - pair[:, 1], ddof=1)) if len(pair) > 1 else 0.0,
-        n=len(pair),
-    )
+    """Return candidate minus reference on the same rows."""
+    columns = {"candidate": candidate, "reference": reference}
+    return Bootstrap(columns, resamples=resamples, seed=seed).difference("candidate", "reference")
 
 
 def _share(difference: float, reference: float) -> float:

@@ -1,0 +1,1 @@
+"""Judges a packaged bundle on the gate window, beside the floors and the champion."""

@@ -1,0 +1,194 @@
+"""SASRec over baskets: a causal transformer reads one position per basket and scores every item by full softmax.
+
+Source: arXiv 1808.09781 for the architecture; basket inputs and the full softmax replace item positions and sampled
+negatives, since a basket has no order and sampling flatters (protocol `next_basket_v1`, model S1).
+
+Axes: `batch` users, `pos` baskets oldest first, `dim` width, `item` catalogue, `head` attention heads.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from sidrec.evaluation.protocol import Ints, NextBasket
+from sidrec.floors.base import Scorer, Scores
+from sidrec.progress import track
+
+
+@dataclass(frozen=True, slots=True)
+class SASRecBasket:
+    """Settings chosen on October, then frozen."""
+
+    dim: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+    max_positions: int = 32
+    embedding_sd: float = 0.04
+    """Of the initial item vectors; larger ones copy the last basket more."""
+    dropout: float = 0.3
+    item_dropout: float = 0.2
+    """Share of a basket's items left out of its vector while training."""
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    item_weight_decay: float = 0.1
+    batch_size: int = 48
+    epochs: int = 14
+    seed: int = 0
+
+    def fit(self, data: NextBasket) -> Scorer:
+        """Return the scorer of a model trained on every fit basket that has an earlier one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = _Model(self, data.num_items, torch.from_numpy(data.popularity)).to(device)
+            self._train(model, data)
+        return _Sequences(model.eval(), data, self.max_positions)
+
+    def _train(self, model: "_Model", data: NextBasket) -> None:
+        fit = data.fit_baskets
+        _, first = np.unique(data.basket_user[fit], return_index=True)
+        end = np.append(first[1:], len(fit))
+        usable = end - first >= 2
+        # The newest positions, and one more basket as the last target.
+        spans = [(fit[max(a, b - self.max_positions - 1)], fit[b - 1] + 1) for a, b in zip(first, end, strict=True)]
+        spans = [span for span, ok in zip(spans, usable, strict=True) if ok]
+        items = [parameter for name, parameter in model.named_parameters() if name == "item.weight"]
+        others = [parameter for name, parameter in model.named_parameters() if name != "item.weight"]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": items, "weight_decay": self.item_weight_decay},
+                {"params": others, "weight_decay": self.weight_decay},
+            ],
+            lr=self.learning_rate,
+        )
+        generator = np.random.default_rng(self.seed)
+        model.train()
+        steps = self.epochs * math.ceil(len(spans) / self.batch_size)
+        for batch in track(self._batches(spans, generator), "sasrec_basket", total=steps):
+            loss = model.loss(data, batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    def _batches(self, spans: list[tuple[int, int]], generator: np.random.Generator) -> Iterator[list[tuple[int, int]]]:
+        for _ in range(self.epochs):
+            order = generator.permutation(len(spans))
+            for start in range(0, len(order), self.batch_size):
+                yield [spans[number] for number in order[start : start + self.batch_size]]
+
+
+class _Model(nn.Module):
+    def __init__(self, config: SASRecBasket, num_items: int, popularity: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.item = nn.EmbeddingBag(num_items, config.dim, mode="sum", include_last_offset=True)
+        nn.init.normal_(self.item.weight, std=config.embedding_sd)
+        self.position = nn.Parameter(torch.randn(config.max_positions, config.dim) * 0.02)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        share = (popularity + 1) / (popularity + 1).sum()
+        self.bias = nn.Parameter(share.log().float())
+
+    def encode(
+        self, events: Int[Tensor, " event"], offsets: Int[Tensor, " basket"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch pos dim"]:
+        """Return the state after every basket; users hold `lengths` consecutive baskets, padded to the longest."""
+        size = (offsets[1:] - offsets[:-1]).clamp(min=1)
+        vectors = self.item(events, offsets) / size.sqrt()[:, None]
+        longest = int(lengths.max())
+        place = torch.arange(longest, device=lengths.device)
+        real = place < lengths[:, None]
+        states = vectors.new_zeros(len(lengths), longest, self.config.dim)
+        states[real] = vectors
+        # Positions count back from the newest basket, the one that is asked about when scoring.
+        back = (lengths[:, None] - 1 - place).clamp(min=0)
+        states = self.dropout(states + self.position[back])
+        for block in self.blocks:
+            states = block(states)
+        hidden: Tensor = self.norm(states)
+        return hidden
+
+    def logits(self, hidden: Float[Tensor, "row dim"]) -> Float[Tensor, "row item"]:
+        return hidden @ self.item.weight.T + self.bias
+
+    def loss(self, data: NextBasket, spans: list[tuple[int, int]], generator: np.random.Generator) -> Tensor:
+        """Return the mean, over all next baskets of the batch, of the mean negative log-probability of its items."""
+        device = self.bias.device
+        inputs = np.concatenate([np.arange(start, stop - 1) for start, stop in spans])
+        lengths = torch.tensor([stop - 1 - start for start, stop in spans], device=device)
+        events, offsets = _events(data, inputs, drop=self.config.item_dropout, generator=generator)
+        states = self.encode(events.to(device), offsets.to(device), lengths)
+        real = torch.arange(states.shape[1], device=device) < lengths[:, None]
+        logits = self.logits(states[real])
+        target_item, target_offsets = _events(data, inputs + 1)
+        size = target_offsets[1:] - target_offsets[:-1]
+        target_row = torch.repeat_interleave(torch.arange(len(size)), size).to(device)
+        picked = logits[target_row, target_item.to(device)]
+        weight = (1 / size.clamp(min=1).float()).to(device)[target_row]
+        asked = (size > 0).to(device)
+        return (logits.logsumexp(dim=-1)[asked].sum() - (picked * weight).sum()) / asked.sum()
+
+
+class _Block(nn.Module):
+    def __init__(self, config: SASRecBasket) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.query_key_value = nn.Linear(config.dim, 3 * config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.widen = nn.Linear(config.dim, 4 * config.dim)
+        self.narrow = nn.Linear(4 * config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch pos dim"]:
+        batch, pos, dim = states.shape
+        heads = self.query_key_value(self.attention_norm(states)).view(batch, pos, 3, self.num_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout.p if self.training else 0.0
+        # Users are padded at the end, so the causal mask alone keeps padding out of real positions.
+        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, pos, dim)))
+        widened = gelu(self.widen(self.feed_forward_norm(states)))
+        out: Tensor = states + self.dropout(self.narrow(self.dropout(widened)))
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequences:
+    model: _Model
+    data: NextBasket
+    max_positions: int
+
+    def __call__(self, rows: Ints) -> Scores:
+        stop = self.data.row_basket[rows]
+        start = np.maximum(self.data.row_first[rows], stop - self.max_positions)
+        events, offsets = _events(
+            self.data, np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+        )
+        device = self.model.bias.device
+        lengths = torch.from_numpy(stop - start).to(device)
+        with torch.inference_mode():
+            states = self.model.encode(events.to(device), offsets.to(device), lengths)
+            newest = states[torch.arange(len(rows), device=device), lengths - 1]
+            return np.asarray(self.model.logits(newest).double().cpu().numpy())
+
+
+def _events(
+    data: NextBasket, baskets: Ints, *, drop: float = 0.0, generator: np.random.Generator | None = None
+) -> tuple[Int[Tensor, " event"], Int[Tensor, " basket"]]:
+    """Return the baskets' catalogue items one after another and their `[basket + 1]` offsets."""
+    matrix = data.incidence(baskets)
+    items, offsets = matrix.indices, matrix.indptr
+    if generator is not None and drop > 0:
+        kept = generator.random(len(items)) >= drop
+        offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
+        items = items[kept]
+    return torch.from_numpy(items.astype(np.int64)), torch.from_numpy(offsets.astype(np.int64))
