@@ -1,0 +1,85 @@
+"""Attention by the definition: one projection each for queries, keys, values; a bias a head may add.
+
+Axes: `batch` rows, `query` and `key` positions, `dim` model width, `head` times `head_dim` is dim.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class KeyValues:
+    """Keys and values of the positions seen so far, [batch, head, key, head_dim] each."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = keys
+        self.values = values
+
+    def appended(self, other: "KeyValues") -> "KeyValues":
+        """Return a cache with the other's positions after this one's; gradients flow through both."""
+        return KeyValues(torch.cat([self.keys, other.keys], dim=2), torch.cat([self.values, other.values], dim=2))
+
+    def rows(self, index: Int[Tensor, " row"]) -> "KeyValues":
+        """Return the cache of chosen batch rows, in the order given."""
+        return KeyValues(self.keys[index], self.values[index])
+
+
+class Attention(nn.Module):
+    """Multi-head attention; whoever calls it keeps the keys and values."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def remember(self, inputs: Float[Tensor, "batch key dim"]) -> KeyValues:
+        """Return the keys and values of `inputs`."""
+        return KeyValues(self._heads(self.key(inputs)), self._heads(self.value(inputs)))
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch query dim"],
+        memory: KeyValues,
+        bias: Float[Tensor, "#batch #head #query key"] | None = None,
+    ) -> Float[Tensor, "batch query dim"]:
+        """Return what each query reads from `memory`; a bias of -inf hides a key from a query."""
+        heads = self._heads(self.query(queries))
+        scores = heads @ memory.keys.transpose(-1, -2) * heads.shape[-1] ** -0.5
+        if bias is not None:
+            scores = scores + bias
+        weights = self.dropout(scores.softmax(dim=-1))
+        return self.out((weights @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _heads(self, inputs: Float[Tensor, "batch key dim"]) -> Float[Tensor, "batch head key head_dim"]:
+        batch, length, dim = inputs.shape
+        return inputs.view(batch, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
+
+
+class DistanceBias(nn.Module):
+    """A learnt bias a head and distance in time order; what lies in the future, or is padding, is hidden."""
+
+    def __init__(self, num_heads: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.table = nn.Parameter(torch.zeros(num_heads, max_distance + 1))
+
+    def forward(
+        self, query_rank: Int[Tensor, "batch query"], key_rank: Int[Tensor, "batch key"]
+    ) -> Float[Tensor, "batch head query key"]:
+        """Return the bias between ranks; equal ranks see each other, and a key of rank -1 is padding.
+
+        A query that may see nothing sees everything instead: it is padding itself, and nan would spread.
+        """
+        distance = query_rank[:, :, None] - key_rank[:, None, :]
+        visible: Bool[Tensor, "batch query key"] = (distance >= 0) & (key_rank >= 0)[:, None, :]
+        bias = self.table[:, distance.clamp(0, self.max_distance)].transpose(0, 1)
+        hidden = ~visible & visible.any(dim=-1, keepdim=True)
+        return bias.masked_fill(hidden[:, None], -torch.inf)

@@ -1,0 +1,253 @@
+"""Baskets become encoder positions, and every later basket of a user a training point.
+
+Axes: `user` rows of a batch, `pos` encoder positions, `point` predicted baskets, `target` sampled items.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sidrec.data.catalog import PAD, Catalog
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One user's baskets, oldest first: `items[start[b]:start[b + 1]]` is basket b, bought on day `days[b]`."""
+
+    items: Ints
+    start: Ints
+    days: Ints
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+    def tail(self, size: int) -> "History":
+        """Return the newest `size` baskets."""
+        first = max(0, len(self) - size)
+        low = self.start[first]
+        return History(self.items[low:], self.start[first:] - low, self.days[first:])
+
+    def before(self, day: int) -> "History":
+        """Return the baskets of earlier days."""
+        count = int(np.searchsorted(self.days, day))
+        return History(self.items[: self.start[count]], self.start[: count + 1], self.days[:count])
+
+    def newest_items(self, size: int) -> "History":
+        """Return the newest `size` items; the oldest basket kept may lose some of its own."""
+        low = max(0, len(self.items) - size)
+        first = max(int(np.searchsorted(self.start, low, side="right")) - 1, 0)
+        return History(self.items[low:], np.maximum(self.start[first:] - low, 0), self.days[first:])
+
+
+def histories_of(baskets: pl.DataFrame, catalog: Catalog) -> list[History]:
+    """Return each user's baskets with item indices, users in the table's order; unknown items are dropped."""
+    index_of = catalog.index_of
+    histories = []
+    for table in baskets.sort("user_id", "day").partition_by("user_id", maintain_order=True):
+        lists = [[index_of[item] for item in items if item in index_of] for items in table["item_ids"].to_list()]
+        days = table["day"].cast(pl.Int32).to_numpy().astype(np.int64)
+        kept = [row for row, items in enumerate(lists) if items]
+        if kept:
+            sizes = np.array([len(lists[row]) for row in kept], dtype=np.int64)
+            items = np.concatenate([np.array(lists[row], dtype=np.int64) for row in kept])
+            histories.append(History(items, np.concatenate([[0], np.cumsum(sizes)]), days[kept]))
+    return histories
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInput:
+    """What the encoder reads.
+
+    A position is a bag of items (a basket), or, in the flat layout, one code of one item. `rank` numbers the
+    baskets of a user from 0; -1 is padding.
+    """
+
+    items: Int[Tensor, " event"]
+    bag_start: Int[Tensor, " user_times_pos"]
+    level: Int[Tensor, "user pos"] | None
+    rank: Int[Tensor, "user pos"]
+
+
+def encoder_input(
+    histories: Sequence[History],
+    *,
+    flatten: int = 0,
+    keep: NDArray[np.bool_] | None = None,
+) -> EncoderInput:
+    """Return the histories as one padded batch.
+
+    Args:
+        flatten: codes of a semantic ID in the flat layout; 0 is one position a basket.
+        keep: [event], which events stay (training drops some at random); None keeps all.
+    """
+    events = np.concatenate([history.items for history in histories])
+    kept = np.ones(len(events), dtype=bool) if keep is None else keep
+    basket = np.concatenate([np.repeat(np.arange(len(h)), np.diff(h.start)) for h in histories])
+    user = np.repeat(np.arange(len(histories)), [len(h.items) for h in histories])
+    events, basket, user = events[kept], basket[kept], user[kept]
+    if flatten:
+        return _flat_input(events, basket, user, len(histories), flatten)
+    width = max(len(history) for history in histories)
+    lengths = np.array([len(history) for history in histories])
+    bag = user * width + basket
+    sizes = np.bincount(bag, minlength=len(histories) * width)
+    pos = np.arange(width)
+    rank = np.where(pos < lengths[:, None], pos, -1)
+    return EncoderInput(
+        torch.from_numpy(events), torch.from_numpy(np.cumsum(sizes) - sizes), None, torch.from_numpy(rank)
+    )
+
+
+def _flat_input(events: Ints, basket: Ints, user: Ints, num_users: int, num_codes: int) -> EncoderInput:
+    counts = np.bincount(user, minlength=num_users)
+    width = max(int(counts.max(initial=0)), 1) * num_codes
+    rank = np.full((num_users, width), -1)
+    level = np.tile(np.arange(num_codes), (num_users, width // num_codes))
+    place = np.arange(len(events)) - np.repeat(np.cumsum(counts) - counts, counts)
+    item = np.zeros((num_users, width), dtype=np.int64)
+    for code in range(num_codes):
+        rank[user, place * num_codes + code] = basket
+        item[user, place * num_codes + code] = events
+    flat = torch.from_numpy(item.reshape(-1))
+    return EncoderInput(flat, torch.arange(len(flat)), torch.from_numpy(level), torch.from_numpy(rank))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """Users, the baskets to predict after each of their positions, and a sample of those baskets' items."""
+
+    inputs: EncoderInput
+    limit: Int[Tensor, "user point"]  # newest rank that a point may see
+    point_weight: Float[Tensor, "user point"]  # 0 is padding; sums to 1 over the batch
+    prior_day: Int[Tensor, "user point"]  # a random delay before the basket's own day
+    target_point: Int[Tensor, " event"]  # flat point of each target item
+    target_item: Int[Tensor, " event"]
+    target_weight: Float[Tensor, " event"]  # sums to 1 over a point
+    sampled: Int[Tensor, "user point target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a batch is drawn."""
+
+    batch_users: int
+    targets: int
+    item_dropout: float
+    max_positions: int
+    flatten: int
+    repeat_weight: float
+    half_life_days: float | None
+    prior_delay_days: int
+
+
+class TrainingSet:
+    """Users with at least two baskets, as reproducible batches: an epoch and a step decide every draw."""
+
+    def __init__(self, histories: Sequence[History], sampling: Sampling, *, fit_day: int, seed: int) -> None:
+        self.histories = [history.tail(sampling.max_positions + 1) for history in histories if len(history) > 1]
+        self.sampling = sampling
+        self.fit_day = fit_day
+        self.seed = seed
+        self._seen = [_seen_before(history) for history in self.histories]
+
+    def __len__(self) -> int:
+        """Return the number of steps in an epoch."""
+        return -(-len(self.histories) // self.sampling.batch_users)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
+        """Yield an epoch's batches from step `first` on; what came before changes nothing in them."""
+        rng = np.random.default_rng([self.seed, epoch])
+        # Users of like length share a batch, so little of it is padding; the noise mixes neighbours every epoch.
+        lengths = np.array([len(history) for history in self.histories])
+        order = np.argsort(lengths + rng.uniform(-0.5, 0.5, len(lengths)) * (1 + 0.2 * lengths), kind="stable")
+        size = self.sampling.batch_users
+        steps = rng.permutation(len(self))
+        for step in range(first, len(steps)):
+            rows = order[steps[step] * size : (steps[step] + 1) * size]
+            yield self._batch(rows.tolist(), np.random.default_rng([self.seed, epoch, step]))
+
+    def _batch(self, rows: list[int], rng: np.random.Generator) -> TrainingBatch:
+        sampling = self.sampling
+        chosen = [self.histories[row] for row in rows]
+        read = [History(h.items[: h.start[-2]], h.start[:-1], h.days[:-1]) for h in chosen]
+        keep = rng.random(sum(len(h.items) for h in read)) >= sampling.item_dropout
+        inputs = encoder_input(read, flatten=sampling.flatten, keep=keep)
+
+        points = max(len(history) for history in read)
+        shape = (len(rows), points)
+        limit, day, weight = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
+        items, owners, item_weights = [], [], []
+        for user, (row, history) in enumerate(zip(rows, chosen, strict=True)):
+            count = len(history) - 1
+            limit[user, :count] = np.arange(count)
+            day[user, :count] = history.days[1:]
+            age = self.fit_day - history.days[1:]
+            half_life = sampling.half_life_days
+            weight[user, :count] = 1.0 if half_life is None else 0.5 ** (age / half_life)
+            first = history.start[1]
+            sizes = np.diff(history.start[1:])
+            items.append(history.items[first:])
+            owners.append(user * points + np.repeat(np.arange(count), sizes))
+            item_weights.append(np.where(self._seen[row][first:], sampling.repeat_weight, 1.0))
+        item, owner = np.concatenate(items), np.concatenate(owners)
+        item_weight = np.concatenate(item_weights)
+        totals = np.bincount(owner, item_weight, minlength=len(rows) * points)
+        # A basket of repeats only teaches nothing where repeats have no weight.
+        weight *= (totals > 0).reshape(shape)
+        item_weight = item_weight / np.maximum(totals, 1e-9)[owner]
+        return TrainingBatch(
+            inputs=inputs,
+            limit=torch.from_numpy(limit),
+            point_weight=torch.from_numpy(weight / max(weight.sum(), 1e-9)).float(),
+            prior_day=torch.from_numpy(day - rng.integers(0, sampling.prior_delay_days + 1, shape)),
+            target_point=torch.from_numpy(owner),
+            target_item=torch.from_numpy(item),
+            target_weight=torch.from_numpy(item_weight).float(),
+            sampled=torch.from_numpy(_systematic_sample(item, owner, item_weight, shape, sampling.targets, rng)),
+        )
+
+
+def _systematic_sample(
+    item: Ints, owner: Ints, weight: NDArray[np.float64], shape: tuple[int, int], size: int, rng: np.random.Generator
+) -> Ints:
+    """Return `size` items a point, each drawn in proportion to its weight, spread over the point's basket."""
+    points = shape[0] * shape[1]
+    count = np.bincount(owner, minlength=points)
+    start = np.cumsum(count) - count
+    # Shuffled within its point: neighbours on an order sheet are alike, and must not be each other's rivals.
+    order = np.lexsort((rng.random(len(item)), owner))
+    running = np.concatenate([[0.0], np.cumsum(weight[order])])
+    total = running[start + count] - running[start]
+    position = (np.arange(size) + rng.random((points, 1))) / size
+    drawn = np.searchsorted(running, running[start][:, None] + position * total[:, None], side="right") - 1
+    drawn = np.clip(drawn, start[:, None], np.maximum(start + count - 1, start)[:, None])
+    drawn = np.minimum(drawn, len(item) - 1)
+    sampled: Ints = item[order][drawn].reshape(*shape, size)
+    return sampled
+
+
+def _seen_before(history: History) -> NDArray[np.bool_]:
+    """Return, for each event, whether an earlier basket of the user has the item."""
+    basket = np.repeat(np.arange(len(history)), np.diff(history.start))
+    _, inverse = np.unique(history.items, return_inverse=True)
+    first = np.full(inverse.max() + 1, len(history))
+    np.minimum.at(first, inverse, basket)
+    return basket > first[inverse]
+
+
+def code_table(catalog: Catalog) -> Int[Tensor, "item level"]:
+    """Return the catalogue's codes with 0 in place of a missing last code."""
+    return torch.from_numpy(np.where(catalog.codes == PAD, 0, catalog.codes).astype(np.int64))
+
+
+def has_code(catalog: Catalog) -> Bool[Tensor, "item level"]:
+    """Return which codes an item really has."""
+    return torch.from_numpy(catalog.codes != PAD)

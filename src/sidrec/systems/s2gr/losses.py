@@ -1,0 +1,183 @@
+"""S²GR's objective: codes, clusters under the thinking tokens, and a whole-item vector for the first of them.
+
+Axes: `point` predicted baskets, `target` items sampled from one, `row` point times target, `child` continuations of a
+prefix, `cluster` K-means clusters of a level, `dim` width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize, one_hot
+
+from sidrec.decoding.trie import NONE, ROOT, PrefixTrie, child_log_probs
+from sidrec.systems.s2gr.batches import TrainingBatch
+from sidrec.systems.s2gr.config import S2GRModelConfig
+from sidrec.systems.s2gr.model import Decoding, Memory, S2GRModel
+from sidrec.systems.s2gr.prior import PopularityPrior
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The frozen codebook as the losses see it."""
+
+    trie: PrefixTrie
+    ancestors: Int[Tensor, "item level"]
+    codes: Int[Tensor, "item level"]
+    present: Float[Tensor, "item level"]
+    clusters: list[Int[Tensor, " code"]]  # g_l: cluster of each code; levels of the residual codebook only
+    centres: list[Float[Tensor, "cluster code_dim"]]
+    prior: PopularityPrior
+
+
+def alignment_loss(
+    token: Float[Tensor, "row code_dim"],
+    centres: Float[Tensor, "cluster code_dim"],
+    target: Float[Tensor, "row cluster"],
+    weight: Float[Tensor, " row"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Return L_Align of one level: cross entropy of cos(P t_l, c_l,k) / tau against the true clusters."""
+    cosine = normalize(token, dim=-1) @ normalize(centres, dim=-1).T
+    return -(weight * (target * (cosine / temperature).log_softmax(dim=-1)).sum(dim=-1)).sum()
+
+
+def contrast_loss(
+    guess: Float[Tensor, "row dim"],
+    truth: Float[Tensor, "row dim"],
+    item: Int[Tensor, " row"],
+    weight: Float[Tensor, " row"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Return L_InfoNCE between v_g and the target's mean code embedding, the other rows' targets as negatives.
+
+    A column with the row's own item is no negative.
+    """
+    similarity = normalize(guess, dim=-1) @ normalize(truth, dim=-1).T / temperature
+    same = item[:, None] == item
+    own = torch.eye(len(item), dtype=torch.bool, device=item.device)
+    return -(weight * similarity.masked_fill(same & ~own, -torch.inf).log_softmax(dim=-1).diagonal()).sum()
+
+
+def regulariser(
+    token: Float[Tensor, "row dim"], guess: Float[Tensor, "row dim"], weight: Float[Tensor, " row"]
+) -> Float[Tensor, ""]:
+    """Return L_Reg = 1 - cos(t_1, sg(v_g)): v_g learns from the contrast alone."""
+    return (weight * (1 - cosine_similarity(token, guess.detach(), dim=-1))).sum()
+
+
+def losses(
+    model: S2GRModel, batch: TrainingBatch, tables: Tables, prior_row: Int[Tensor, "user point"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Return `total` and its terms for one batch.
+
+    The first code's state does not depend on the target, so its loss is over all items of the basket at once; deeper
+    levels teacher-force the sampled items, with live caches: gradients flow through every thinking token.
+    """
+    config = model.config
+    memory = model.encode(batch.inputs, tables.codes, tables.present)
+    decoding = Decoding(model, memory, batch.limit)
+    terms: dict[str, Tensor] = {}
+
+    users, points, targets = batch.sampled.shape
+    logits, token = decoding.next_logits(0, decoding.begin())
+    first_token = token
+    root = torch.full((users, points), ROOT)
+    spread = _point_distribution(batch, tables.codes[:, 0], len(model.code_out[0]))
+    log_probs = _child_log_probs(model, tables, logits, root, prior_row, depth=0)
+    low, high = tables.trie.level_nodes(1)
+    by_child = spread[..., tables.trie.code[low:high]]
+    terms["rec_1"] = -(batch.point_weight * (by_child * log_probs).sum(dim=-1)).sum()
+    if token is not None and config.align_weight:
+        target = spread.flatten(0, 1) @ one_hot(tables.clusters[0], len(tables.centres[0])).float()
+        terms["align_1"] = alignment_loss(
+            model.to_code_space(token).flatten(0, 1),
+            tables.centres[0],
+            target,
+            batch.point_weight.flatten(),
+            config.align_temperature,
+        )
+
+    weight = (batch.point_weight / targets)[..., None].expand(-1, -1, targets).flatten(1)
+    item = batch.sampled.flatten(1)
+    row_prior = prior_row[..., None].expand(-1, -1, targets).flatten(1)
+    decoding.fork(targets)
+    for level in range(1, len(model.code_out)):
+        code = tables.codes[item, level - 1]
+        logits, token = decoding.next_logits(level, model.code_in[level - 1][code])
+        has_code = tables.present[item, level]
+        node = tables.ancestors[item, level - 1]
+        log_probs = _child_log_probs(model, tables, logits, node, row_prior, depth=level)
+        place = tables.ancestors[item, level] - tables.trie.child_start[node]
+        chosen = log_probs.gather(-1, place.clamp(0, log_probs.shape[-1] - 1)[..., None])[..., 0]
+        terms[f"rec_{level + 1}"] = -(weight * torch.where(has_code > 0, chosen, 0.0)).sum()
+        if token is not None and config.align_weight and level < len(tables.clusters):
+            target = one_hot(tables.clusters[level][tables.codes[item, level]], len(tables.centres[level]))
+            terms[f"align_{level + 1}"] = alignment_loss(
+                model.to_code_space(token).flatten(0, 1),
+                tables.centres[level],
+                target.flatten(0, 1).float(),
+                weight.flatten(),
+                config.align_temperature,
+            )
+    if first_token is not None and config.contrast_weight:
+        _add_whole_item_terms(model, batch, tables, memory, first_token, terms)
+    terms["total"] = sum((_weight_of(config, name) * value for name, value in terms.items()), start=torch.zeros(()))
+    return terms
+
+
+def _add_whole_item_terms(
+    model: S2GRModel,
+    batch: TrainingBatch,
+    tables: Tables,
+    memory: Memory,
+    first_token: Float[Tensor, "user point dim"],
+    terms: dict[str, Tensor],
+) -> None:
+    config = model.config
+    real: Bool[Tensor, "user point"] = batch.point_weight > 0
+    weight = batch.point_weight[real]
+    guess = model.whole_item(memory, batch.limit)[real]
+    item = batch.sampled[..., 0][real]
+    codes, present = tables.codes[item], tables.present[item]
+    truth = model.item_vectors(codes, present) / present.sum(dim=-1, keepdim=True)
+    terms["contrast"] = contrast_loss(guess, truth, item, weight, config.contrast_temperature)
+    terms["reg"] = regulariser(first_token[real], guess, weight)
+
+
+def _point_distribution(
+    batch: TrainingBatch, first_code: Int[Tensor, " item"], size: int
+) -> Float[Tensor, "user point code"]:
+    """Return each point's true distribution of first codes, over all items of its basket."""
+    users, points = batch.limit.shape
+    flat = torch.zeros(users * points * size)
+    flat.index_add_(0, batch.target_point * size + first_code[batch.target_item], batch.target_weight)
+    return flat.view(users, points, size)
+
+
+def _child_log_probs(
+    model: S2GRModel,
+    tables: Tables,
+    logits: Float[Tensor, "user row code"],
+    node: Int[Tensor, "user row"],
+    prior_row: Int[Tensor, "user row"],
+    depth: int,
+) -> Float[Tensor, "user row child"]:
+    trie = tables.trie
+    children = trie.children(node, trie.max_children(depth))
+    safe = children.clamp(min=0)
+    bias = model.prefix_bias[safe] + model.prior_weight[depth] * tables.prior.table[prior_row[..., None], safe]
+    return child_log_probs(logits, bias, children, trie.code).masked_fill(children == NONE, 0.0)
+
+
+def _weight_of(config: S2GRModelConfig, term: str) -> float:
+    match term.split("_")[0]:
+        case "rec":
+            return 1.0
+        case "align":
+            return config.align_weight
+        case "contrast":
+            return config.contrast_weight
+        case _:
+            return config.regulariser_weight

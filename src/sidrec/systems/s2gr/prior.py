@@ -1,0 +1,57 @@
+"""How popular every prefix was before any given day: what the decoder's logits start from.
+
+Popularity moves fast in retail, so the prior of a training point is that of its own day, seen with the delay that a
+served model has: a model that learns on yesterday's counts would trust them too much when they are a month old.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sidrec.decoding.trie import ROOT, PrefixTrie
+from sidrec.systems.s2gr.batches import History
+
+# Weight of the whole past beside the recent window, in pseudo-baskets, and of never-bought items.
+PAST_WEIGHT = 30.0
+UNSEEN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class PopularityPrior:
+    """`table[d]` holds log p(node | its parent) from baskets before day `first_day + d`."""
+
+    table: Float[Tensor, "day node"]
+    first_day: int
+
+    @classmethod
+    def fit(cls, histories: Sequence[History], trie: PrefixTrie, *, last_day: int, window_days: int) -> Self:
+        """Return the prior for every day up to `last_day`, each from the days strictly before it."""
+        num_items = len(trie.leaf)
+        first_day = min(int(history.days[0]) for history in histories)
+        days = last_day - first_day + 1
+        sold = np.zeros((days + 1, num_items), dtype=np.float32)
+        for history in histories:
+            day = np.repeat(history.days, np.diff(history.start)) - first_day
+            np.add.at(sold, (np.minimum(day, days), history.items), 1.0)
+        before = np.concatenate([np.zeros((1, num_items), np.float32), sold[:days].cumsum(axis=0)])[:days]
+        window = before - before[np.maximum(np.arange(days) - window_days, 0)]
+        past = before + UNSEEN
+        mass = torch.from_numpy(window + PAST_WEIGHT * past / past.sum(axis=1, keepdims=True))
+        nodes = trie.node_sums(mass.double())
+        nodes[:, ROOT] = 1.0
+        parent = trie.parent.clamp(min=0)
+        table = nodes.log() - nodes[:, parent].log()
+        # The root has no parent; level-1 nodes are shares of everything.
+        low, high = trie.level_nodes(1)
+        table[:, low:high] = (nodes[:, low:high] / nodes[:, low:high].sum(dim=1, keepdim=True)).log()
+        table[:, ROOT] = 0.0
+        return cls(table.float(), first_day)
+
+    def on(self, day: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
+        """Return the table's row of a day; days outside it take the nearest."""
+        return (day - self.first_day).clamp(0, len(self.table) - 1)

@@ -1,0 +1,171 @@
+"""A fitted S²GR answers: one encoder pass, one constrained beam search, the history's own items scored exactly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sidrec import files
+from sidrec.clock import DAY_S
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.beam import Beams, beam_search, score_items
+from sidrec.decoding.trie import NONE, PrefixTrie
+from sidrec.errors import BundleError
+from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
+from sidrec.systems.s2gr.batches import History, code_table, encoder_input, has_code
+from sidrec.systems.s2gr.config import S2GRModelConfig
+from sidrec.systems.s2gr.model import Memory, S2GRModel
+from sidrec.systems.s2gr.repeat import RepeatPath, history_items
+from sidrec.systems.s2gr.steps import GeneratorSteps
+
+FORMAT = 1
+# Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class S2GRRanker:
+    """The generator with its catalogue, one day's prefix biases and the repeat path."""
+
+    model: S2GRModel
+    catalog: Catalog
+    trie: PrefixTrie
+    bias: Float[Tensor, " node"]
+    repeat: RepeatPath | None
+    codes: Int[Tensor, "item level"]
+    present: Float[Tensor, "item level"]
+
+    @classmethod
+    def of(
+        cls,
+        model: S2GRModel,
+        catalog: Catalog,
+        trie: PrefixTrie,
+        bias: Float[Tensor, " node"],
+        repeat: RepeatPath | None,
+    ) -> Self:
+        """Return the ranker of a generator in evaluation mode."""
+        model.eval()
+        return cls(model, catalog, trie, bias, repeat, code_table(catalog), has_code(catalog).float())
+
+    @classmethod
+    def open(cls, folder: Path, catalog: Catalog) -> Self:
+        """Return the ranker whose files lie in `folder`.
+
+        Raises:
+            BundleError: the weights are of another format or another catalogue.
+        """
+        header: dict[str, Any] = files.read_json(folder / MODEL)
+        if header.get("kind") != "s2gr" or header.get("format") != FORMAT:
+            raise BundleError(
+                f"expected an s2gr model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
+                evidence=folder / MODEL,
+            )
+        trie = PrefixTrie.from_codes(catalog.codes)
+        tensors = load_file(folder / WEIGHTS)
+        bias = tensors.pop("node_bias")
+        if len(bias) != trie.num_nodes:
+            raise BundleError(
+                f"the weights know {len(bias)} prefixes, the catalogue has {trie.num_nodes}", evidence=folder / WEIGHTS
+            )
+        model = S2GRModel(
+            S2GRModelConfig(**header["model"]),
+            codebook_sizes=header["codebook_sizes"],
+            code_dim=header["code_dim"],
+            num_nodes=trie.num_nodes,
+        )
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
+        if lacking or unexpected:
+            raise BundleError(f"the weights lack {lacking} or have {unexpected} beyond", evidence=folder / WEIGHTS)
+        repeat = header["repeat"]
+        path = None
+        if repeat is not None:
+            path = RepeatPath(tuple(repeat["copy_weights"]), tuple(repeat["gate_weights"]), repeat["half_life_days"])
+        return cls.of(model, catalog, trie, bias, path)
+
+    def encode(self, queries: Sequence[Query]) -> Memory:
+        """Return the encoder's memory of the queries' histories, the newest part of each."""
+        config = self.model.config
+        histories = [_history(query) for query in queries]
+        if config.flatten:
+            trimmed = [history.newest_items(config.max_positions) for history in histories]
+            inputs = encoder_input(trimmed, flatten=self.codes.shape[1])
+        else:
+            inputs = encoder_input([history.tail(config.max_positions) for history in histories])
+        return self.model.encode(inputs, self.codes, self.present)
+
+    @torch.no_grad()
+    def rank(self, queries: Sequence[Query], *, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
+        """Return the best items of each query out of the beam and, unless seen items are excluded, the history.
+
+        With `exclude_seen` a score is the generator's own log-probability: that of a purchase that is no repeat.
+        """
+        rankings: list[Ranking] = []
+        for first in range(0, len(queries), CHUNK):
+            rankings += self._rank_chunk(queries[first : first + CHUNK], beam_width, blocked)
+        return rankings
+
+    def _rank_chunk(self, queries: Sequence[Query], beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
+        steps = GeneratorSteps(self.model, self.encode(queries))
+        allowed = self._allowed(queries, blocked)
+        beams = beam_search(steps, self.trie, self.bias, beam_width=beam_width, allowed=allowed)
+        repeating = [row for row, query in enumerate(queries) if not query.exclude_seen]
+        if self.repeat is None or not repeating:
+            return [
+                self._best(query, beams.items[row], beams.log_probs[row].double(), _valid(beams, row))
+                for row, query in enumerate(queries)
+            ]
+        # A query that excludes its history has none to score, but keeps its row.
+        history = history_items(queries, self.repeat.half_life_days)
+        excluded = torch.tensor([query.exclude_seen for query in queries])
+        scored = torch.where(excluded[:, None], NONE, history.items)
+        history_log_p = score_items(steps, self.trie, self.bias, scored)
+        log_copy, gate = self.repeat.log_copy(history, history_log_p)
+        gate = torch.where(excluded, -torch.inf, gate)
+        taken_down = torch.from_numpy(blocked)[history.items.clamp(min=0)] | (scored == NONE)
+        bought = self.repeat.mixed(history_log_p, log_copy, gate).masked_fill(taken_down, -torch.inf)
+        # What the beam found of the history is scored there already.
+        again = (beams.items[:, :, None] == scored[:, None, :]).any(dim=-1) & (beams.items != NONE)
+        stay = torch.nn.functional.logsigmoid(-gate)[:, None] + beams.log_probs.double()
+        items = torch.cat([beams.items, scored], dim=1)
+        scores = torch.cat([stay.masked_fill(again, -torch.inf), bought], dim=1)
+        return [self._best(query, items[row], scores[row], _valid(beams, row)) for row, query in enumerate(queries)]
+
+    def _allowed(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Bool[Tensor, "batch node"] | None:
+        if not blocked.any() and not any(query.exclude_seen for query in queries):
+            return None
+        closed = np.repeat(blocked[None], len(queries), axis=0)
+        for row, query in enumerate(queries):
+            if query.exclude_seen:
+                closed[row, query.items] = True
+        return self.trie.allowed_nodes(torch.from_numpy(closed))
+
+    def _best(
+        self, query: Query, items: Int[Tensor, " item"], scores: Float[Tensor, " item"], valid_beams: int
+    ) -> Ranking:
+        real = (items != NONE) & (scores > -torch.inf)
+        index, value = items[real].numpy(), scores[real].numpy().astype(np.float32)
+        order = np.lexsort((index, -self.catalog.popularity[index], -value))[: query.k]
+        return Ranking(index[order], value[order], valid_beams)
+
+
+# Parts of the generator that no answer needs; they are not in a bundle.
+TRAINING_ONLY = ("auxiliary", "to_code_space", "prefix_bias", "prior_weight")
+
+
+def _valid(beams: Beams, row: int) -> int:
+    return int((beams.items[row] != NONE).sum())
+
+
+def _history(query: Query) -> History:
+    start = np.flatnonzero(np.diff(query.basket, prepend=-1))
+    days = query.times[start] // DAY_S
+    return History(query.items, np.append(start, len(query.items)), days)

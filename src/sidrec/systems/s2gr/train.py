@@ -1,0 +1,270 @@
+"""S²GR is fitted twice: without the last month, to learn how users repeat, and then from scratch on everything."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sidrec import files
+from sidrec.clock import DAY_S
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.beam import score_items
+from sidrec.decoding.trie import NONE, PrefixTrie
+from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, link_unaligned
+from sidrec.systems.s2gr.batches import (
+    History,
+    Sampling,
+    TrainingBatch,
+    TrainingSet,
+    code_table,
+    has_code,
+    histories_of,
+)
+from sidrec.systems.s2gr.codebook import S2GRCodebook
+from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.losses import Tables, losses
+from sidrec.systems.s2gr.model import S2GRModel
+from sidrec.systems.s2gr.prior import PopularityPrior
+from sidrec.systems.s2gr.rank import FORMAT, TRAINING_ONLY, S2GRRanker
+from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items
+from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
+from sidrec.training.checkpoint import Checkpoints
+from sidrec.training.loop import LoopConfig, train
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class S2GRSystem:
+    """S²GR, configured."""
+
+    model: S2GRModelConfig
+    training: S2GRTrainingConfig
+    repeat: RepeatConfig
+
+    def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`; checkpoints of a killed fit lie in `folder/checkpoints`."""
+        trie = PrefixTrie.from_codes(inputs.catalog.codes)
+        codebook = S2GRCodebook.load(inputs.codebook)
+        histories = histories_of(inputs.baskets, inputs.catalog)
+        fit_day = (inputs.fit_end - EPOCH).days
+        checkpoints = folder / "checkpoints"
+        path, held_out_summary = None, {}
+        held_out_file = folder / "repeat_path.json"
+        if self.repeat.enabled:
+            if held_out_file.exists():
+                held_out_summary = files.read_json(held_out_file)
+            else:
+                held_out_summary = self._fit_repeat(inputs, trie, codebook, histories, fit_day, checkpoints)
+                files.write_json_atomic(held_out_file, held_out_summary)
+            path = RepeatPath(**{name: _as_tuple(value) for name, value in held_out_summary["path"].items()})
+        generator = self._generator(inputs, trie, codebook, inputs.seed)
+        log, bias = self._train(
+            generator, inputs, trie, codebook, histories, fit_day, self.training.epochs, checkpoints / "final", "train"
+        )
+        self._write(folder / "model", generator, bias, path, log)
+        Checkpoints(checkpoints, minutes=0).clear()
+        return {
+            "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+            "epochs": self.training.epochs,
+            "loss": log[-1],
+            "train_seconds": log[-1]["seconds"],
+            "repeat": held_out_summary,
+        }
+
+    def align(self, model: Path, folder: Path) -> dict[str, Any]:
+        """Copy the model: S²GR learns in one stage."""
+        return link_unaligned(model, folder, "s2gr has no alignment stage")
+
+    def open(self, folder: Path, catalog: Catalog) -> S2GRRanker:
+        """Return the ranker in `folder`."""
+        return S2GRRanker.open(folder, catalog)
+
+    def _generator(self, inputs: FitInputs, trie: PrefixTrie, codebook: S2GRCodebook, seed: int) -> S2GRModel:
+        torch.manual_seed(seed)
+        return S2GRModel(
+            self.model,
+            codebook_sizes=_codebook_sizes(inputs.catalog, codebook),
+            code_dim=codebook.config.code_dim,
+            num_nodes=trie.num_nodes,
+        )
+
+    def _train(
+        self,
+        generator: S2GRModel,
+        inputs: FitInputs,
+        trie: PrefixTrie,
+        codebook: S2GRCodebook,
+        histories: Sequence[History],
+        fit_day: int,
+        epochs: int,
+        checkpoints: Path,
+        label: str,
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Return the log and the prefix biases on `fit_day`; the generator then holds the averaged weights."""
+        training = self.training
+        prior = PopularityPrior.fit(histories, trie, last_day=fit_day, window_days=training.prior_window_days)
+        tables = Tables(
+            trie=trie,
+            ancestors=trie.ancestors(),
+            codes=code_table(inputs.catalog),
+            present=has_code(inputs.catalog).float(),
+            clusters=list(codebook.cluster_of.long()),
+            centres=list(codebook.cluster_centres),
+            prior=prior,
+        )
+        sampling = Sampling(
+            batch_users=training.batch_users,
+            targets=training.targets_per_basket,
+            item_dropout=training.item_dropout,
+            max_positions=self.model.max_positions,
+            flatten=inputs.catalog.num_codes if self.model.flatten else 0,
+            repeat_weight=training.repeat_weight,
+            half_life_days=training.half_life_days,
+            prior_delay_days=training.prior_delay_days,
+        )
+        data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed)
+
+        def terms(batch: TrainingBatch) -> dict[str, Tensor]:
+            return losses(generator, batch, tables, prior.on(batch.prior_day))
+
+        config = LoopConfig(
+            epochs=epochs,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            warmup_share=training.warmup_share,
+            gradient_clip=training.gradient_clip,
+            average_decay=training.average_decay,
+            seed=inputs.seed,
+            threads=inputs.threads,
+        )
+        log = train(
+            generator, data, terms, config, Checkpoints(checkpoints, minutes=training.checkpoint_minutes), label
+        )
+        depth = torch.searchsorted(trie.level_start, torch.arange(trie.num_nodes), right=True) - 1
+        row = int(prior.on(torch.tensor(fit_day)))
+        return log, folded_bias(generator, prior.table[row], depth)
+
+    def _fit_repeat(
+        self,
+        inputs: FitInputs,
+        trie: PrefixTrie,
+        codebook: S2GRCodebook,
+        histories: Sequence[History],
+        fit_day: int,
+        checkpoints: Path,
+    ) -> dict[str, Any]:
+        """Return the repeat path learnt on the last days of the fit period, with a generator that ended before them."""
+        cut = fit_day - self.training.validation_days
+        earlier = [history.before(cut) for history in histories]
+        generator = self._generator(inputs, trie, codebook, inputs.seed)
+        epochs = self.training.held_out_epochs or self.training.epochs
+        log, bias = self._train(
+            generator,
+            inputs,
+            trie,
+            codebook,
+            [history for history in earlier if len(history)],
+            cut,
+            epochs,
+            checkpoints / "held_out",
+            "train without the last month",
+        )
+        ranker = S2GRRanker.of(generator, inputs.catalog, trie, bias, None)
+        queries, targets = validation_rows(inputs.training_set, inputs.catalog)
+        history = history_items(queries, self.repeat.half_life_days)
+        history_log_p, target_log_p = _scored(ranker, queries, history.items, targets)
+        path, nats = fit_repeat_path(
+            history, history_log_p, targets, target_log_p, half_life_days=self.repeat.half_life_days
+        )
+        _, gate = path.log_copy(history, history_log_p)
+        real = targets != NONE
+        alone = -(target_log_p.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)).mean()
+        return {
+            "path": asdict(path),
+            "rows": len(queries),
+            "mean_gate": round(float(gate.sigmoid().mean()), 4),
+            "loss_without": round(float(alone), 4),
+            "loss_with": round(nats, 4),
+            "epochs": epochs,
+            "train_seconds": log[-1]["seconds"],
+        }
+
+    def _write(
+        self, folder: Path, generator: S2GRModel, bias: Tensor, path: RepeatPath | None, log: Sequence[dict[str, Any]]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in generator.state_dict().items() if not name.startswith(TRAINING_ONLY)}
+        save_file({**kept, "node_bias": bias}, folder / WEIGHTS)
+        header = {
+            "kind": "s2gr",
+            "format": FORMAT,
+            "model": self.model.model_dump(mode="json"),
+            "codebook_sizes": generator.codebook_sizes,
+            "code_dim": generator.to_code_space.out_features,
+            "repeat": None if path is None else asdict(path),
+        }
+        files.write_json_atomic(folder / MODEL, header)
+        # Times differ from run to run, and what lies in a model's folder decides its bundle's id.
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in log]
+        files.write_text_atomic(
+            folder / "training_log.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+        )
+
+
+def validation_rows(training_set: pl.DataFrame, catalog: Catalog) -> tuple[list[Query], Tensor]:
+    """Return a query and the targets [row, target] of each training-set row that has a known history and target."""
+    index_of = catalog.index_of
+    queries, baskets = [], []
+    for row in training_set.sort("day", "user_id").iter_rows(named=True):
+        pairs = [
+            (index_of[item], time)
+            for item, time in zip(row["history_item_ids"], row["history_times"], strict=True)
+            if item in index_of
+        ]
+        targets = sorted({index_of[item] for item in row["target_item_ids"] if item in index_of})
+        if not pairs or not targets:
+            continue
+        items, times = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
+        basket = np.unique(times // DAY_S, return_inverse=True)[1].astype(np.int64)
+        now = (row["day"] - EPOCH).days * DAY_S
+        queries.append(Query(items, times, basket, now, k=1, exclude_seen=False))
+        baskets.append(targets)
+    width = max((len(targets) for targets in baskets), default=0)
+    table = torch.full((len(baskets), width), NONE)
+    for position, targets in enumerate(baskets):
+        table[position, : len(targets)] = torch.tensor(targets)
+    return queries, table
+
+
+@torch.no_grad()
+def _scored(ranker: S2GRRanker, queries: Sequence[Query], *lists: Tensor, chunk: int = 32) -> list[Tensor]:
+    """Return the generator's exact log-probabilities of each list's items."""
+    parts: list[list[Tensor]] = [[] for _ in lists]
+    for first in range(0, len(queries), chunk):
+        rows = slice(first, first + chunk)
+        steps = GeneratorSteps(ranker.model, ranker.encode(queries[rows]))
+        for found, items in zip(parts, lists, strict=True):
+            found.append(score_items(steps, ranker.trie, ranker.bias, items[rows]))
+    return [torch.cat(found) for found in parts]
+
+
+def _codebook_sizes(catalog: Catalog, codebook: S2GRCodebook) -> list[int]:
+    """Return the codes of every level; the disambiguation code, where there is one, has as many as it needs."""
+    config = codebook.config
+    sizes = [config.codebook_size] * config.num_levels
+    if catalog.num_codes > config.num_levels:
+        sizes.append(int(catalog.codes[:, -1].max()) + 1)
+    return sizes
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

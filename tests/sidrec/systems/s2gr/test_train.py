@@ -1,0 +1,129 @@
+"""Fitting S²GR: it learns, it answers through its files, and where it was killed cannot be seen."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from sidrec.systems.base import Query
+from sidrec.systems.s2gr.batches import TrainingSet
+from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.train import S2GRSystem, validation_rows
+
+DAY = 86_400
+NOW = 14_914 * DAY  # 2010-11-01
+
+
+@pytest.fixture
+def system(
+    model_config: S2GRModelConfig, training_config: S2GRTrainingConfig, repeat_config: RepeatConfig
+) -> S2GRSystem:
+    return S2GRSystem(model_config, training_config, repeat_config)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def theme_query(theme: int, *, exclude_seen: bool) -> Query:
+    items = np.arange(3) + 8 * theme
+    return Query(items, np.full(3, NOW - 20 * DAY), np.zeros(3, dtype=np.int64), NOW, k=5, exclude_seen=exclude_seen)
+
+
+def test_a_fitted_model_recommends_the_users_theme(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    """Users of the tiny world buy within a theme; after a few epochs so do its recommendations, repeats or not."""
+    update = {"epochs": 50, "learning_rate": 1e-2, "average_decay": 0.9, "held_out_epochs": 2}
+    longer = S2GRSystem(system.model, system.training.model_copy(update=update), system.repeat)
+    longer.fit(world.inputs(), tmp_path)
+    ranker = longer.open(tmp_path / "model", world.catalog)
+
+    for exclude_seen in (True, False):
+        queries = [theme_query(theme, exclude_seen=exclude_seen) for theme in range(8)]
+        rankings = ranker.rank(queries, beam_width=20, blocked=np.zeros(64, dtype=bool))
+        inside = [float((ranking.items // 8 == theme).mean()) for theme, ranking in enumerate(rankings)]
+
+        assert np.mean(inside) > 0.7
+        for query, ranking in zip(queries, rankings, strict=True):
+            assert len(set(ranking.items.tolist())) == 5
+            assert exclude_seen is False or not set(ranking.items.tolist()) & set(query.items.tolist())
+
+
+def test_the_repeat_path_finds_that_users_repeat(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    """With the path the held-out baskets are more probable than without."""
+    summary = system.fit(world.inputs(), tmp_path)["repeat"]
+
+    assert summary["loss_with"] < summary["loss_without"] - 0.05
+    assert 0.05 < summary["mean_gate"] < 0.95
+
+
+def test_the_same_seed_gives_the_same_bytes(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    """Every file of the model, twice; another seed gives others."""
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        system.fit(world.inputs(seed), tmp_path / name)
+
+    assert digests(tmp_path / "a" / "model") == digests(tmp_path / "b" / "model")
+    assert digests(tmp_path / "a" / "model") != digests(tmp_path / "c" / "model")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing below the test handles it."""
+
+
+@pytest.mark.parametrize("killed_at", [3, 7, 10, 15])
+def test_a_killed_fit_ends_with_the_same_bytes(
+    world: Any, system: S2GRSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Killed in either of the two trainings, within an epoch or at its end, then run again: bit for bit the same."""
+    system = S2GRSystem(system.model, system.training.model_copy(update={"checkpoint_minutes": 1e-9}), system.repeat)
+    system.fit(world.inputs(), tmp_path / "whole")
+
+    original: Callable[..., Iterator[Any]] = TrainingSet.batches
+    drawn = 0
+
+    def dying(self: TrainingSet, epoch: int, first: int = 0) -> Iterator[Any]:
+        nonlocal drawn
+        for batch in original(self, epoch, first):
+            drawn += 1
+            if drawn == killed_at:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(TrainingSet, "batches", dying)
+    with pytest.raises(Killed):
+        system.fit(world.inputs(), tmp_path / "killed")
+    assert list((tmp_path / "killed" / "checkpoints").rglob("state.json"))
+    monkeypatch.setattr(TrainingSet, "batches", original)
+    torch.rand(100)
+    system.fit(world.inputs(), tmp_path / "killed")
+
+    assert digests(tmp_path / "killed" / "model") == digests(tmp_path / "whole" / "model")
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("change", [{"thinking": False}, {"flatten": True}, {"align_weight": 0.0}])
+def test_every_variant_fits_and_answers(world: Any, system: S2GRSystem, tmp_path: Path, change: dict[str, Any]) -> None:
+    """The control without thinking tokens, the paper's flat layout, and no alignment."""
+    variant = S2GRSystem(system.model.model_copy(update=change), system.training, RepeatConfig(enabled=False))
+    summary = variant.fit(world.inputs(), tmp_path)
+    ranking = variant.open(tmp_path / "model", world.catalog).rank(
+        [theme_query(0, exclude_seen=False)], beam_width=64, blocked=np.zeros(64, dtype=bool)
+    )[0]
+
+    assert summary["repeat"] == {}
+    assert len(ranking.items) == 5
+    assert np.isfinite(ranking.scores).all()
+
+
+def test_rows_without_known_history_or_target_are_left_out(world: Any) -> None:
+    """They can teach the repeat path nothing."""
+    table = world.training_set.head(3)
+    strange = pl.when(pl.int_range(pl.len()) == 1).then(pl.lit(["unheard-of"])).otherwise(pl.col("target_item_ids"))
+
+    queries, targets = validation_rows(table.with_columns(strange.alias("target_item_ids")), world.catalog)
+
+    assert len(queries) == len(targets) == 2
