@@ -5,6 +5,7 @@ nothing and a reader never meets a half-written registry or an online store that
 """
 
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -128,6 +129,8 @@ def open_store(generation: Path) -> "FeatureStore":
     """Return the Feast store of a generation, wherever this process was started."""
     from feast import FeatureStore, RepoConfig
 
+    # It says, each time, that the flag has no effect on file registries; it has: reads of a materialising view go on.
+    logging.getLogger("feast.repo_config").setLevel(logging.ERROR)
     values = yaml.safe_load((generation / "feature_store.yaml").read_text(encoding="utf-8"))
     if values["online_store"]["type"] == "redis":
         values["online_store"]["connection_string"] = redis_connection(os.environ.get(ONLINE_STORE_VARIABLE, ""))
@@ -148,6 +151,15 @@ def go_live(generation: Path) -> None:
     )
     for folder in older[: -(_KEPT_GENERATIONS - 1)]:
         _delete(folder)
+
+
+def close_offline_store() -> None:
+    """Close the DuckDB connection that Feast's joins opened, which else complains at the interpreter's end."""
+    import ibis  # type: ignore[import-untyped]
+
+    if ibis.options.default_backend is not None:
+        ibis.options.default_backend.disconnect()
+        ibis.options.default_backend = None
 
 
 def redis_connection(url: str) -> str:
@@ -171,6 +183,8 @@ def redis_connection(url: str) -> str:
         options["username"] = json.dumps(unquote(parts.username))
     if parts.password:
         options["password"] = json.dumps(unquote(parts.password))
+    if "," in f"{parts.username}{unquote(parts.password or '')}":
+        raise UsageError(f"{ONLINE_STORE_VARIABLE} has a comma in its user or password, which Feast cannot pass on")
     if parts.scheme == "rediss":
         options["ssl"] = "true"
     return ",".join([f"{parts.hostname}:{parts.port or 6379}", *(f"{name}={value}" for name, value in options.items())])

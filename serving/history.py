@@ -14,19 +14,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sidrec import home
 from sidrec.clock import DAY_S
 from sidrec.errors import UsageError
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureService, FeatureStore
 
 _log = logging.getLogger(__name__)
 
 Status = Literal["fresh", "stale", "missing", "error"]
 Row = tuple[tuple[str, ...], tuple[int, ...]]
+
+FEATURE_SERVICE = "recommend_v1"
 
 _NO_ROW: Row = ((), ())
 _REOPEN_AFTER_S = 1.0
@@ -65,6 +67,7 @@ class HistoryReader:
         self._max_age_days = max_age_days
         self._store_max_age_days: int | None = None
         self._store: FeatureStore | None = None
+        self._service: FeatureService | None = None
         self._generation = ""
         self._last_failure = -math.inf
         self._last_error: str | None = None
@@ -172,16 +175,19 @@ class HistoryReader:
         if self._store is None and time.monotonic() - self._last_failure < _REOPEN_AFTER_S:
             return  # a store that just failed is not opened again for every request
         self._follow_live_store()
-        assert self._store is not None
-        answer = self._store.get_online_features(
-            features=["user_history:item_ids", "user_history:times"],
-            entity_rows=[{"user_id": user_id} for user_id in job.user_ids],
-        ).to_dict()
+        answer = self._lookup(job.user_ids)
         job.rows = {
             user_id: (tuple(item_ids or ()), tuple(times or ()))
             for user_id, item_ids, times in zip(answer["user_id"], answer["item_ids"], answer["times"], strict=True)
         }
         self._last_error = None
+
+    def _lookup(self, user_ids: list[str]) -> dict[str, Any]:
+        assert self._store is not None
+        assert self._service is not None
+        rows = [{"user_id": user_id} for user_id in user_ids]
+        answer: dict[str, Any] = self._store.get_online_features(features=self._service, entity_rows=rows).to_dict()
+        return answer
 
     def _follow_live_store(self) -> None:
         """Open the store that is live now, unless it is open already."""
@@ -194,13 +200,12 @@ class HistoryReader:
         if self._store is not None and generation == self._generation:
             return
         folder = live_folder(self._feast_dir)
-        store = open_store(folder)
-        # The registry and the connection are made by the first read: pay for it here.
-        store.get_online_features(
-            features=["user_history:item_ids", "user_history:times"], entity_rows=[{"user_id": ""}]
-        )
-        self._store, self._generation = store, generation
+        self._store = open_store(folder)
+        self._service = self._store.get_feature_service(FEATURE_SERVICE)
         self._store_max_age_days = read_state(folder).max_age_days
+        # Feast connects at the first read: pay for it here.
+        self._lookup([""])
+        self._generation = generation
 
     def _drop_store(self) -> None:
         self._store = None

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import yaml
 
+from sidrec import home
 from sidrec.clock import DAY_S, day_start
 from sidrec.recipe import Recipe, parse_recipe
 
@@ -97,3 +98,14 @@ def history_by_hand(rows: Sequence[dict[str, object]], user_id: str, before: dat
             break
         history = basket + history
     return history
+
+
+def make_store(folder: Path, basket_rows: pl.DataFrame | None = None, key: str = "a" * 64, **features: object) -> Path:
+    """Run the step in `SIDREC_HOME` and return its folder."""
+    from components.materialize_features.run import run
+
+    step_folder = home.steps_dir() / "materialize_features" / key
+    step_folder.mkdir(parents=True, exist_ok=True)
+    inputs = write_inputs(folder, baskets() if basket_rows is None else basket_rows, items())
+    run(recipe(**features), inputs, step_folder)
+    return step_folder

@@ -1,6 +1,9 @@
 """The feature store is rebuilt from baskets and items, and the training set is joined out of it point in time."""
 
-from collections.abc import Mapping
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,7 @@ from feature_repo.store import (
     MATERIALIZE_LOCK,
     WRITER_LOCK,
     StoreState,
+    close_offline_store,
     go_live,
     live_key,
     new_generation,
@@ -42,11 +46,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     features = recipe.features
     baskets = pl.read_parquet(inputs["baskets"]).sort("user_id", "day")
     items = pl.read_parquet(inputs["items"])
+    _check_baskets(baskets, recipe.as_of)
     cut = recipe.gate_start if features.online_until == "gate_start" else recipe.as_of
     known = baskets.filter(pl.col("day") < cut)
     feast_dir = home.feast_dir()
 
-    with exclusive(feast_dir / MATERIALIZE_LOCK, "the feature store", wait_s=_LOCK_WAIT_S):
+    with exclusive(feast_dir / MATERIALIZE_LOCK, "the feature store", wait_s=_LOCK_WAIT_S), _quiet_duckdb():
         _write_sources(known, items, features.history_cap, day_start(recipe.gate_start))
         generation = new_generation(folder.name)
         store = open_store(generation)
@@ -132,6 +137,25 @@ def _training_columns(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _check_baskets(baskets: pl.DataFrame, as_of: date) -> None:
+    """Refuse baskets that the cut by days would not hold for."""
+    faults = {
+        "two baskets of one day": baskets.select(pl.struct("user_id", "day").is_duplicated()).to_series(),
+        "a time of another day": baskets.select(
+            pl.from_epoch("time", time_unit="s").dt.date() != pl.col("day")
+        ).to_series(),
+        "a day at or after as_of": baskets["day"] >= as_of,
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            first = baskets.filter(rows).row(0, named=True)
+            raise CheckFailedError(
+                f"{int(rows.sum())} baskets are refused: {fault}, "
+                f"the first of user {first['user_id']} on {first['day']}",
+                next_step="run build_sequences again: its output breaks its own schema",
+            )
+
+
 def _check_training_set(result: pl.DataFrame, wanted: pl.DataFrame, num_joined: int) -> None:
     if not result.height == wanted.height == num_joined:
         raise CheckFailedError(
@@ -157,6 +181,19 @@ def _check_training_set(result: pl.DataFrame, wanted: pl.DataFrame, num_joined: 
         )
 
 
+@contextlib.contextmanager
+def _quiet_duckdb() -> Iterator[None]:
+    import feast  # noqa: F401  it resets the filters when it is imported
+
+    with warnings.catch_warnings():
+        # From ibis, about its own call.
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
+        try:
+            yield
+        finally:
+            close_offline_store()
+
+
 def _write_sources(known: pl.DataFrame, items: pl.DataFrame, cap: int, known_at: int) -> None:
     write_source("user_history", sources.user_history(known, cap))
     write_source("user_aggregates", sources.user_aggregates(known))
@@ -168,10 +205,13 @@ def _write_sources(known: pl.DataFrame, items: pl.DataFrame, cap: int, known_at:
 def _materialize(store: "FeatureStore", cut: date) -> None:
     """Fill the online store with what was known at the start of the day `cut`."""
     end = datetime(cut.year, cut.month, cut.day, tzinfo=UTC)
-    store.materialize(_EPOCH, end, feature_views=["user_history", "user_aggregates", "item_attributes"])
     # Semantic IDs are stamped with the wall's time of their publication.
-    if pl.scan_parquet(sources_dir() / "item_semantic_id.parquet").select(pl.len()).collect().item():
-        store.materialize(_EPOCH, datetime.now(UTC), feature_views=["item_semantic_id"])
+    until = {"user_history": end, "user_aggregates": end, "item_attributes": end, "item_semantic_id": datetime.now(UTC)}
+    for view, until_time in until.items():
+        if pl.scan_parquet(sources_dir() / f"{view}.parquet").select(pl.len()).collect().item():
+            # Feast prints its progress in colour.
+            with contextlib.redirect_stdout(io.StringIO()):
+                store.materialize(_EPOCH, until_time, feature_views=[view])
 
 
 def _carry_over(store: "FeatureStore", state: StoreState) -> int:
