@@ -66,7 +66,7 @@ def deploy(*, who: str = "deploy", ledger: Ledger | None = None) -> Deployment:
         state = read_state()
         root = home.triton_repository_dir()
         previous = repository.pointed_to(root)
-        if state is None or state["state"] == "starting":
+        if state is None or state["health"] == "starting":
             repository.point_to(root, revision.revision)
             sentence = f"revision {revision.revision} is in the repository; no server runs, sidrec serve will load it"
             return Deployment(revision.revision, revision.bundle_ids, previous, False, 0, (), sentence)

@@ -183,7 +183,7 @@ class Supervisor:
         self._shown = shown
         write_state(
             {
-                "state": state,
+                "health": state,
                 "grpc": self.server.url,
                 "gateway": self.gateway,
                 "metrics": f"http://127.0.0.1:{self.server.metrics_port}/metrics",

@@ -1,0 +1,1 @@
+"""Does the packaged bundle load in a real server and answer."""
