@@ -15,6 +15,7 @@ from sidrec.data.facts import Fact
 from sidrec.data.rows import RowRule
 
 SITE = "data_docs"
+SCHEMA = "schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Validator:
             site_name=SITE,
             site_config={
                 "class_name": "SiteBuilder",
+                "show_how_to_buttons": False,
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
                 "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs)},
             },
@@ -80,13 +82,19 @@ def _finding(suite: str, result: Any) -> Finding:
     sentence = str(meta["sentence"])
     if errors:
         sentence = f"{sentence}; the check itself failed: {errors[0]}"
-    elif not result.success and "partial_unexpected_list" in outcome:
-        seen = ", ".join(repr(value) for value in outcome["partial_unexpected_list"][:3])
-        sentence = f"{sentence}; {outcome['unexpected_count']:,} are not" + (f", e.g. {seen}" if seen else "")
-    elif not result.success and "observed_value" in outcome and meta.get("show_observed"):
-        sentence = f"{sentence}; seen: {outcome['observed_value']}"
+    elif not result.success and meta["rule"] == SCHEMA:
+        sentence += _seen(outcome)
     observed = outcome.get("unexpected_count", outcome.get("observed_value"))
     return Finding(meta["rule"], suite, bool(result.success), sentence, result.expectation_config.type, observed)
+
+
+def _seen(outcome: Mapping[str, Any]) -> str:
+    """Return what a column held instead, as the end of a sentence."""
+    if "unexpected_count" in outcome:
+        examples = [repr(value) for value in outcome["partial_unexpected_list"] if value is not None]
+        seen = f", e.g. {', '.join(dict.fromkeys(examples[:3]))}" if examples else ""
+        return f"; {outcome['unexpected_count']:,} of {outcome['element_count']:,} rows break this{seen}"
+    return f"; seen: {outcome['observed_value']}" if "observed_value" in outcome else ""
 
 
 def _exceptions(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -100,7 +108,7 @@ def column_expectations(table: str, columns: Sequence[str]) -> list[Any]:
     return [
         gxe.ExpectColumnToExist(
             column=column,
-            meta={"rule": "schema", "sentence": f"column {column!r} is missing from the {table} file"},
+            meta={"rule": SCHEMA, "sentence": f"column {column!r} is missing from the {table} file"},
         )
         for column in columns
     ]
@@ -112,8 +120,8 @@ def format_expectations(formats: Sequence[ColumnFormat]) -> list[Any]:
     for one in formats:
         where = f"column {one.column!r} must hold {one.meaning}"
 
-        def meta(text: str, **more: Any) -> dict[str, Any]:
-            return {"rule": "schema", "sentence": text, **more}
+        def meta(text: str) -> dict[str, Any]:
+            return {"rule": SCHEMA, "sentence": text}
 
         if one.pattern is not None:
             expectations.append(
@@ -134,7 +142,7 @@ def format_expectations(formats: Sequence[ColumnFormat]) -> list[Any]:
                 gxe.ExpectColumnUniqueValueCountToBeBetween(
                     column=one.column,
                     max_value=one.max_distinct,
-                    meta=meta(f"{where}: at most {one.max_distinct} different ones", show_observed=True),
+                    meta=meta(f"{where}: at most {one.max_distinct} different ones"),
                 )
             )
         if one.unique:
@@ -146,22 +154,28 @@ def format_expectations(formats: Sequence[ColumnFormat]) -> list[Any]:
 
 def row_expectations(rules: Sequence[RowRule]) -> list[Any]:
     """Return the row rules as warnings: GX counts independently what the row tier marks."""
-    return [_row_expectation(rule) for rule in rules]
+    return [expectation for rule in rules for expectation in _row_expectations(rule)]
 
 
-def _row_expectation(rule: RowRule) -> Any:
+def _row_expectations(rule: RowRule) -> list[Any]:
+    """Return one expectation per condition of a rule; no row can break two of one rule's conditions."""
     common: dict[str, Any] = {
         "column": rule.column,
         "severity": "warning",
         "meta": {"rule": rule.rule, "sentence": f"{rule.name}: {rule.reason}"},
     }
+    expectations: list[Any] = []
+    if rule.required:
+        expectations.append(gxe.ExpectColumnValuesToNotBeNull(**common))
     if rule.forbid is not None:
-        return gxe.ExpectColumnValuesToNotMatchRegex(regex=rule.forbid, **common)
+        expectations.append(gxe.ExpectColumnValuesToNotMatchRegex(regex=rule.forbid, **common))
     if rule.above is not None:
-        return gxe.ExpectColumnValuesToBeBetween(min_value=rule.above, strict_min=True, **common)
+        expectations.append(gxe.ExpectColumnValuesToBeBetween(min_value=rule.above, strict_min=True, **common))
     if rule.at_least is not None or rule.at_most is not None:
-        return gxe.ExpectColumnValuesToBeBetween(min_value=rule.at_least, max_value=rule.at_most, **common)
-    return gxe.ExpectColumnValuesToNotBeNull(**common)
+        expectations.append(
+            gxe.ExpectColumnValuesToBeBetween(min_value=rule.at_least, max_value=rule.at_most, **common)
+        )
+    return expectations
 
 
 def null_user_expectation(max_share: float, share: float) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
+import polars.selectors as cs
 
 from sidrec.clock import day_start
 from sidrec.data.adapters.source import Source
@@ -42,8 +43,10 @@ def clean(raw: pl.DataFrame, source: Source, *, gate_start: date, watermark: dat
     known = sales.filter(pl.col("rule").is_null())
     events = _merge(known, source.merge_key)
     reasons = {r.rule: r.reason for r in rules}
+    # Lists and bytes have no text form; the row's place and its other columns identify it.
+    shown = raw.select(~(cs.nested() | cs.binary())).select(pl.all().cast(pl.String))
     quarantine = (
-        raw.select(pl.all().cast(pl.String))
+        shown.rename({name: f"source_{name}" for name in ("rule", "reason") if name in shown.columns})
         .with_columns(rule)
         .filter(pl.col("rule").is_not_null() & ~pl.col("rule").is_in(sales_only))
         .with_columns(reason=pl.col("rule").replace_strict(reasons, return_dtype=pl.String))
@@ -85,8 +88,10 @@ def _items(sales: pl.DataFrame, items: pl.DataFrame | None, gate_start: date) ->
         sold = known.select("item_id").unique()
         return items.join(sold, on="item_id", how="semi").sort("item_id")
     titles = (
-        known.group_by("item_id", "title")
-        .agg(pl.len().alias("rows"), pl.struct("timestamp", "position").max().alias("latest"))
+        known.sort("timestamp", "position")
+        .with_row_index("latest")
+        .group_by("item_id", "title")
+        .agg(pl.len().alias("rows"), pl.col("latest").max())
         .filter(pl.col("title").is_not_null())
         .sort("item_id", "rows", "latest", descending=[False, True, True])
         .unique("item_id", keep="first", maintain_order=True)

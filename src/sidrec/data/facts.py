@@ -142,7 +142,7 @@ def _volumes(source: Source, cleaned: Cleaned, limits: ValidationConfig, as_of: 
     """Return the volume of the file's last day, and of its last day before `as_of` where that is another one."""
     if not source.has_calendar:
         return [Fact(rule="last_day_volume", value=None, sentence="not checked: there is no calendar")]
-    counts: dict[date, int] = dict(cleaned.sales.group_by(day_of().alias("day")).len().iter_rows())
+    counts: dict[date, int] = dict(cleaned.sales.select(day=day_of()).drop_nulls().group_by("day").len().iter_rows())
     days = sorted({max(days) for days in (list(counts), [d for d in counts if d < as_of]) if days}, reverse=True)
     if not days:
         return [Fact(rule="last_day_volume", value=None, sentence="not checked: no sale is left")]

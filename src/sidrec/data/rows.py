@@ -35,8 +35,7 @@ class RowRule:
         if self.forbid is not None:
             faults.append(column.str.contains(self.forbid))
         if self.above is not None:
-            # A NaN compares as the largest number, so it would pass.
-            faults.append((column <= self.above) | column.is_nan())
+            faults.append(column <= self.above)
         if self.at_least is not None:
             faults.append(column < self.at_least)
         if self.at_most is not None:
@@ -49,7 +48,7 @@ def first_broken(rows: pl.DataFrame, rules: Sequence[RowRule]) -> pl.Series:
     chain = pl.coalesce(
         [pl.when(rule.broken()).then(pl.lit(rule.rule)) for rule in rules] + [pl.lit(None, dtype=pl.String)]
     )
-    return rows.select(chain.alias("rule"))["rule"]
+    return rows.with_columns(chain.alias("rule"))["rule"]
 
 
 def count_broken(rows: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, int]:

@@ -11,7 +11,15 @@ import polars as pl
 
 from sidrec.clock import DAY_S, day_start
 from sidrec.data.adapters.items import ITEM_RULE, catalog_of, item_formats, item_table
-from sidrec.data.adapters.source import ColumnFormat, RawTables, Source, SourceRefusedError, identifier, read_table
+from sidrec.data.adapters.source import (
+    ColumnFormat,
+    RawTables,
+    Source,
+    SourceRefusedError,
+    identifier,
+    read_table,
+    unix_seconds,
+)
 from sidrec.data.config import DataConfig
 from sidrec.data.events import PARSED, conform
 from sidrec.data.rows import RowRule
@@ -46,7 +54,8 @@ class Amazon:
 
     def read(self) -> RawTables:
         """Return interactions and items."""
-        return RawTables(events=read_table(self._events), items=read_table(self._items))
+        paths = {"events": self._events, "items": self._items}
+        return RawTables(paths, read_table(self._events), read_table(self._items))
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns that both files must have."""
@@ -63,7 +72,9 @@ class Amazon:
             SourceRefusedError: times are missing and the recipe does not allow deriving them.
         """
         assert raw.items is not None
-        events, unknown = raw.events, raw.events["timestamp"].null_count()
+        events = raw.events.with_columns(pl.col("seq_pos").cast(pl.Int64, strict=False))
+        times = unix_seconds(pl.col("timestamp"), events["timestamp"].dtype, "s")
+        unknown = int(events.select(times.is_null().sum()).item())
         if unknown and not self._derive_times:
             raise SourceRefusedError(
                 "times_known",
@@ -77,7 +88,7 @@ class Amazon:
         rows = events.select(
             user_id=identifier(pl.col("user_id"), events["user_id"].dtype),
             item_id=identifier(pl.col("item_id"), events["item_id"].dtype),
-            timestamp=derived if unknown else pl.col("timestamp").cast(pl.Int64),
+            timestamp=derived if unknown else times,
             event_type=pl.lit("review"),
             position=by_order.cast(pl.Int64),
         )

@@ -35,9 +35,16 @@ def item_table(raw: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
         names: ours -> theirs.
     """
     known = {ours: theirs for ours, theirs in names.items() if ours in ITEMS_RAW and theirs in raw.columns}
-    text = {ours: pl.col(theirs).cast(pl.String).str.strip_chars() for ours, theirs in known.items()}
+    text = {ours: _text(theirs, raw[theirs].dtype).str.strip_chars() for ours, theirs in known.items()}
     text["item_id"] = identifier(pl.col(known["item_id"]), raw[known["item_id"]].dtype)
     return conform(raw.select(**text), ITEMS_RAW).with_columns(pl.col("title").fill_null(""))
+
+
+def _text(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a column as text; a list (categories, mostly) is joined by "; "."""
+    if isinstance(dtype, pl.List):
+        return pl.col(column).cast(pl.List(pl.String)).list.join("; ", ignore_nulls=True)
+    return pl.col(column).cast(pl.String)
 
 
 def catalog_of(items: pl.DataFrame) -> pl.Expr:

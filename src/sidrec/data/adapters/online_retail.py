@@ -15,7 +15,14 @@ NON_PRODUCT = r"^(?:POST|DOT|M|D|S|B|C2|C3|ADJUST\d*|BANK CHARGES|AMAZONFEE|CRUK
 RULES = (
     RowRule(rule="R0", name="no_time", column="timestamp", required=True, reason="invoice date is no time"),
     RowRule(rule="R1", name="bad_debt", column="order_id", forbid="^A", reason="invoice is a bad-debt adjustment (A…)"),
-    RowRule(rule="R2", name="non_product", column="item_id", forbid=NON_PRODUCT, reason="stock code is no product"),
+    RowRule(
+        rule="R2",
+        name="non_product",
+        column="item_id",
+        forbid=NON_PRODUCT,
+        required=True,
+        reason="stock code is no product",
+    ),
     RowRule(rule="R3", name="cancellation", column="order_id", forbid="^C", reason="invoice is a cancellation (C…)"),
     RowRule(rule="R4", name="quantity", column="quantity", above=0, required=True, reason="quantity is not above 0"),
     RowRule(rule="R5", name="price", column="price", above=0, required=True, reason="price is not above 0"),
@@ -43,11 +50,11 @@ FORMATS = (
     ColumnFormat(
         column="InvoiceDate",
         meaning="times (YYYY-MM-DD HH:MM:SS)",
-        pattern=r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?$",
+        pattern=r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?$",
         max_null_share=0.01,
     ),
-    ColumnFormat(column="Price", meaning="prices (numbers)", pattern=r"^-?\d+(\.\d+)?$", max_null_share=0.01),
-    ColumnFormat(column="Customer ID", meaning="customer numbers (5 digits)", pattern=r"^\d{5}(\.0)?$"),
+    ColumnFormat(column="Price", meaning="prices (numbers)", pattern=r"^-?\d+(?:\.\d+)?$", max_null_share=0.01),
+    ColumnFormat(column="Customer ID", meaning="customer numbers (5 digits)", pattern=r"^\d{5}(?:\.0)?$"),
     ColumnFormat(column="Country", meaning="country names (a few)", pattern=r"^[A-Za-z]", max_distinct=250),
 )
 
@@ -60,7 +67,7 @@ class OnlineRetail:
 
     def read(self) -> RawTables:
         """Return the sheet."""
-        return RawTables(events=read_table(self._config.events), items=None)
+        return RawTables({"events": self._config.events}, read_table(self._config.events))
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns of the published sheet."""

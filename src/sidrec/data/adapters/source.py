@@ -1,5 +1,6 @@
 """A source is read whole or refused with the rule that it broke."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,10 +37,11 @@ class ColumnFormat:
 
 @dataclass(frozen=True, slots=True)
 class RawTables:
-    """The files as they are, typed as the files say."""
+    """The files as they are, typed as the files say; `paths` says where each table came from."""
 
+    paths: Mapping[str, Path]
     events: pl.DataFrame
-    items: pl.DataFrame | None
+    items: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,6 @@ class Source:
     observed: dict[str, int] = field(default_factory=dict)
     has_calendar: bool = True
     derived: str | None = None
-    unreadable_times: int = 0
 
 
 class Adapter(Protocol):
@@ -105,6 +106,20 @@ def read_table(path: Path) -> pl.DataFrame:
     return table
 
 
+def as_text(table: pl.DataFrame, columns: Iterable[str], *, path: Path) -> pl.DataFrame:
+    """Return those of the columns that the table has, as text.
+
+    Raises:
+        SourceRefusedError: a column holds lists, structs or bytes.
+    """
+    present = [column for column in columns if column in table.columns]
+    for column in present:
+        dtype = table[column].dtype
+        if dtype.is_nested() or dtype == pl.Binary:
+            raise SourceRefusedError("schema", f"column {column!r} holds {dtype}, not single values", evidence=path)
+    return table.select(pl.col(present).cast(pl.String))
+
+
 def identifier(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return a column as identifiers: stripped text, null for blank, `13085.0` read as `13085`."""
     text = column.cast(pl.String).str.strip_chars()
@@ -114,8 +129,8 @@ def identifier(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def number(column: pl.Expr) -> pl.Expr:
-    """Return a column as float64; text that is no number becomes null."""
-    return column.cast(pl.Float64, strict=False)
+    """Return a column as float64; NaN, and text that is no number, become null."""
+    return column.cast(pl.Float64, strict=False).fill_nan(None)
 
 
 _TEXT_FORMATS = (

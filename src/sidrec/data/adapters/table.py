@@ -50,14 +50,14 @@ class Table:
     def __init__(self, config: DataConfig) -> None:
         if config.items is None:
             raise RecipeError("data.items: the table adapter needs an items file (item_id and title at least)")
-        self._events_path, self._items_path = config.events, config.items
+        self._paths = {"events": config.events, "items": config.items}
         self._unit = config.timestamp_unit
         self._event = {name: name for name in ("user_id", "item_id", "timestamp")} | config.event_columns
         self._item = {name: name for name in ("item_id", "title")} | config.item_columns
 
     def read(self) -> RawTables:
         """Return both files."""
-        return RawTables(events=read_table(self._events_path), items=read_table(self._items_path))
+        return RawTables(self._paths, read_table(self._paths["events"]), read_table(self._paths["items"]))
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the mapped columns, by your names."""
@@ -67,7 +67,9 @@ class Table:
         """Return which columns must be filled, and that numbers are numbers."""
         formats = [ColumnFormat(column=self._event["item_id"], meaning="item ids", max_null_share=0.05)]
         formats += [
-            ColumnFormat(column=self._event[name], meaning="numbers", pattern=r"^\s*-?\d+(\.\d*)?([eE][-+]?\d+)?\s*$")
+            ColumnFormat(
+                column=self._event[name], meaning="numbers", pattern=r"^\s*-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?\s*$"
+            )
             for name in ("quantity", "price")
             if name in self._event
         ]
