@@ -116,7 +116,7 @@ def test_accounting_of_the_raw_file_is_exact(run: dict[str, Any]) -> None:
     folder = Path(next(step["folder"] for step in run["steps"] if step["step"] == "validate_events"))
     accounting = json.loads((folder / "accounting").read_text())
 
-    assert (accounting["rows_in"], accounting["events"], accounting["sales"]) == (525_461, 393_636, 509_246)
+    assert (accounting["rows_in"], accounting["kept"], accounting["sales"]) == (525_461, 393_636, 509_246)
     assert (accounting["quarantined"], accounting["merged"]) == (16_215, 12_661)
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = Path("pipelines/recipes/s2gr_retail.yaml")
 _POLL_S = 0.2
-# What a step says about itself starts with its name; the rest of the log is the runner's.
-_STEP_LINE = re.compile(r"^\s*((?:[a-z]+_)*[a-z]+: .*)$")
 
 
 def run(
@@ -79,13 +77,14 @@ def _follow(slot: "Slot", child: subprocess.Popen[bytes], *, quiet: bool) -> Non
     console = Console(stderr=True)
     shown = 0
     lines = _tail(slot.log_path)
+    said_by_step = _step_line()
     with console.status("starting") as status:
         while True:
             ended = child.poll() is not None
             for line in lines:
                 if line is None:
                     break
-                said = _STEP_LINE.match(line)
+                said = said_by_step.match(line)
                 if said and not quiet:
                     console.print(f"  {said[1]}", highlight=False, markup=False)
             steps = slot.steps()
@@ -97,6 +96,14 @@ def _follow(slot: "Slot", child: subprocess.Popen[bytes], *, quiet: bool) -> Non
             if ended:
                 return
             time.sleep(_POLL_S)
+
+
+def _step_line() -> re.Pattern[str]:
+    """Return what matches a step's own words: they start with its name; the rest of the log is the runner's."""
+    import components
+
+    names = sorted(path.name for folder in components.__path__ for path in Path(folder).iterdir() if path.is_dir())
+    return re.compile(rf"^\s*((?:{'|'.join(names)}): .*)$")
 
 
 def _tail(path: Path) -> Iterator[str | None]:
