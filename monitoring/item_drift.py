@@ -56,15 +56,16 @@ def noise_floor(reference: Counts, size: int, *, seed: int, repeats: int = FLOOR
 
 
 def two_sample_floor(reference: Counts, current: Counts, *, seed: int, repeats: int = FLOOR_REPEATS) -> float:
-    """Return the mean divergence of two samples of these sizes drawn from both tables pooled.
+    """Return the mean divergence of random splits of both tables pooled into parts of their sizes.
 
-    For a reference that is itself a small sample, such as last week's answers: its own noise counts too.
+    For a reference that is itself a small sample, such as last week's answers: its own noise counts too. Splits are
+    without replacement; drawing with replacement would miss rare items and put the floor a third too low.
     """
     rng = np.random.default_rng(seed)
-    shares = (reference + current) / (reference.sum() + current.sum())
-    sizes = int(reference.sum()), int(current.sum())
-    pairs = ([rng.multinomial(size, shares).astype(np.float64) for size in sizes] for _ in range(repeats))
-    return float(np.mean([js_divergence(first, second) for first, second in pairs]))
+    pooled = (reference + current).astype(np.int64)
+    first = rng.multivariate_hypergeometric(pooled, int(reference.sum()), size=repeats, method="marginals")
+    splits = ((part.astype(np.float64), (pooled - part).astype(np.float64)) for part in first)
+    return float(np.mean([js_divergence(part, rest) for part, rest in splits]))
 
 
 def over_floor(divergence: float, floor: float) -> float:
@@ -81,9 +82,17 @@ def popularity_bins(reference: Counts, num_bins: int = NUM_BINS) -> Bins:
     return bins
 
 
-def value_bins(reference: Counts, num_bins: int = 10) -> Bins:
-    """Return the bin of each value of an ordered axis: equal mass of the reference, lowest first."""
-    return _equal_mass(reference, num_bins)
+def value_bins(reference: Counts, num_bins: int) -> Bins:
+    """Return the bin of each value of an ordered axis: equal mass of the reference, lowest first.
+
+    Bin 0 lies below, bin `num_bins + 1` above all that the reference holds: a value that it has throughout would
+    otherwise swallow any other one.
+    """
+    bins = 1 + _equal_mass(reference, num_bins)
+    held = np.flatnonzero(reference)
+    bins[: held[0]] = 0
+    bins[held[-1] + 1 :] = num_bins + 1
+    return bins
 
 
 def _equal_mass(ordered: Counts, num_bins: int) -> Bins:

@@ -63,7 +63,7 @@ def feature_psi(reference: dict[str, int], current: dict[str, int], scale: Scale
     order = np.argsort([float(key) for key in keys], kind="stable")
     before, now = before[order], now[order]
     bins = item_drift.value_bins(before, NUM_VALUE_BINS)
-    return item_drift.psi(before, now, bins, NUM_VALUE_BINS)
+    return item_drift.psi(before, now, bins, NUM_VALUE_BINS + 2)
 
 
 def noise_ratio(reference: dict[str, int], current: dict[str, int], *, seed: int) -> float:

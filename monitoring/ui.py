@@ -1,4 +1,7 @@
-"""Evidently's own page over the workspace: loopback only, telemetry off, gone with whoever started it."""
+"""Evidently's own page over the workspace: loopback only, telemetry off, gone with whoever started it.
+
+Run as a module it is the page's process.
+"""
 
 import os
 import signal
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from sidrec import home
 from sidrec.errors import ServingError, UsageError
+from sidrec.process import die_with_parent
 
 HOST = "127.0.0.1"
 _START_S = 60.0
@@ -90,3 +94,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+def main() -> None:
+    """Be the page until the process that asked for it is gone."""
+    from evidently.cli import app
+
+    die_with_parent("dashboards")
+    sys.argv.insert(1, "ui")
+    app()
+
+
+if __name__ == "__main__":
+    main()
