@@ -1,5 +1,6 @@
 """The house keeps its own rules."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -45,7 +46,7 @@ def test_no_weights_format_that_runs_code() -> None:
     places = [
         path for path in TRACKED if path.endswith(".py") and path.split("/")[0] in ("src", "serving", "components")
     ]
-    forbidden = ("import pickle", "torch.load(", "joblib", "yaml.load(")
+    forbidden = ("import pickle", "torch.load(", "import joblib", "yaml.load(")
     found = [(path, word) for path in places for word in forbidden if word in (ROOT / path).read_text()]
 
     assert not found
@@ -65,3 +66,24 @@ def test_every_extra_is_part_of_all() -> None:
     [everything] = extras["all"]
 
     assert not [name for name in extras if name not in ("all", "dev", "client") and name not in everything]
+
+
+def platforms_of(path: Path) -> set[str]:
+    """Return the platforms that a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    # Triton's client and its stub module are one platform.
+    triton = {"tritonclient", "triton_python_backend_utils"}
+    return {("triton" if name in triton else name) for name in names} & {*PLATFORMS, "triton"}
+
+
+def test_a_file_knows_at_most_one_platform() -> None:
+    """Every adapter speaks to one platform; what composes them imports our adapters."""
+    files = [path for path in TRACKED if path.endswith(".py") and not path.startswith(("tests/", "benchmarks/"))]
+    several = {path: sorted(found) for path in files if len(found := platforms_of(ROOT / path)) > 1}
+
+    assert not several
