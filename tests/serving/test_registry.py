@@ -185,6 +185,14 @@ def test_two_runs_that_end_together_make_one_entry(bundle: Bundle, verdict: Path
     assert [entry.bundle_id for entry in registry.entries()] == [bundle.bundle_id]
 
 
+def test_an_id_is_no_path(bundle: Bundle, verdict: Path) -> None:
+    """A way round to a registered bundle is not its id."""
+    registry.register(bundle.folder, verdict)
+
+    assert registry.find(bundle.bundle_id) is not None
+    assert registry.find(f"../sidrec/{bundle.bundle_id}") is None
+
+
 @pytest.mark.parametrize("bundle_id", ["b-ffffffffffff", "../sidrec", ""])
 def test_an_unknown_id_is_refused_with_the_next_step(bundle_id: str) -> None:
     """An id that is not in the store, or is no id at all, is said to be unknown."""

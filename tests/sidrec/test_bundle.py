@@ -189,6 +189,15 @@ def test_another_schema_is_refused(bundle: Bundle) -> None:
         open_bundle(bundle.folder)
 
 
+def test_a_respelled_manifest_is_refused(bundle: Bundle) -> None:
+    """A manifest has one spelling; the same values in another layout were written by somebody else."""
+    path = bundle.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+
+    with pytest.raises(BundleError, match=r"manifest\.json was altered"):
+        open_bundle(bundle.folder)
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     """A write that fails leaves neither a bundle nor a partial one."""
     good = tmp_path / "a.json"

@@ -108,6 +108,7 @@ def test_denied_by_default(bundles: list[Bundle], verdicts: list[Path], tmp_path
         ({"who": ""}, "has an author"),
         ({"second_approver": "Ann "}, "somebody else"),
         ({"second_approver": " "}, "somebody else"),
+        ({"who": "Ann", "second_approver": "ann"}, "somebody else"),
     ],
 )
 def test_a_move_has_an_author_and_a_reason(
@@ -176,7 +177,7 @@ def test_rollback_goes_to_the_last_good_one(story: Story, told: str, desired: st
     assert last.verdicts == restored.verdicts
 
 
-@pytest.mark.parametrize("told", ["", "a", "a!", "a!b!<!"])
+@pytest.mark.parametrize("told", ["", "a", "a!", "a!b!<!", "a!bc!<", "a!bc!<!"])
 def test_rollback_says_when_there_is_nothing_to_go_back_to(story: Story, told: str) -> None:
     """With no earlier revision left, nothing is written."""
     story.tell(told)

@@ -130,6 +130,13 @@ def test_a_ramp_moves_nobody_back() -> None:
         assert before < after
 
 
+def test_rounding_at_the_end_goes_to_an_arm_with_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point beyond the last edge (shares sum to 1 up to rounding) falls to the last arm that answers anybody."""
+    monkeypatch.setattr("sidrec.release.revision._HASH_RANGE", 1)
+
+    assert arm_for("u", "s", arms(0.5, 0.5, 0.0)).name == "arm1"
+
+
 def test_an_arm_without_a_share_answers_nobody() -> None:
     """Share 0 means nobody, at either end of the list."""
     chosen = {arm_for(f"u{n}", "s", arms(0.0, 1.0, 0.0)).name for n in range(2000)}
