@@ -1,1 +1,1 @@
-"""The HTTP door: a BentoML service that calls the same Triton model."""
+"""The HTTP door: a BentoML service that asks Triton over gRPC."""

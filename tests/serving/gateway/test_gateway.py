@@ -1,0 +1,149 @@
+"""The real gateway in front of the real server."""
+
+import http.client
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.gateway.process import GatewayProcess
+from serving.triton.server import free_port
+from tests.serving.conftest import Live
+from tests.serving.world import NUM_ITEMS
+
+
+@pytest.fixture(scope="module")
+def gateway(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIDREC_HOME", str(folder / "home"))
+        patch.setenv("SIDREC_GATEWAY_TOKEN", "open sesame")
+        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
+        process = GatewayProcess(free_port(), live.server.url, folder / "gateway.log")
+        process.start()
+        try:
+            process.wait_answer()
+            yield process
+        finally:
+            process.stop()
+
+
+def call(gateway: GatewayProcess, path: str, body: Any = None, *, token: str | None = "open sesame") -> tuple[int, Any]:
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(gateway.url + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_gateway_answers_as_triton_does(gateway: GatewayProcess, live: Live) -> None:
+    """Same items, scores, arm, bundle and ids through either door."""
+    direct = live.client.recommend(history=["i4"], k=5, context={"request_id": "both"})
+    status, text = call(gateway, "/v1/recommend", {"history": ["i4"], "k": 5, "context": {"request_id": "both"}})
+
+    assert status == 200
+    answer = json.loads(text)
+    assert [item["item_id"] for item in answer["items"]] == list(direct.item_ids)
+    assert [item["score"] for item in answer["items"]] == pytest.approx(direct.scores.tolist())
+    assert [item["semantic_id"] for item in answer["items"]] == direct.semantic_ids.tolist()
+    assert (answer["arm"], answer["bundle_id"], answer["source"]) == (direct.arm, direct.bundle_id, "model")
+    assert (answer["request_id"], answer["revision"]) == ("both", 1)
+
+
+@pytest.mark.parametrize("body", [{}, {"user_id": "nobody"}, {"history": ["not sold here"]}])
+def test_a_stranger_gets_popular_items(gateway: GatewayProcess, body: dict[str, Any]) -> None:
+    """Nobody, an unknown user, unknown items: ten distinct real items, and the answer says cold."""
+    status, text = call(gateway, "/v1/recommend", body)
+
+    answer = json.loads(text)
+    assert (status, answer["source"]) == (200, "cold")
+    assert len({item["item_id"] for item in answer["items"]} & {f"i{n}" for n in range(NUM_ITEMS)}) == 10
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"k": 0}, "greater than"),
+        ({"k": 101}, "less than"),
+        ({"k": "many"}, "integer"),
+        ({"user": "u"}, "Extra"),
+        ({"user_id": "u" * 257}, "256"),
+        ({"user_id": "ü" * 200}, "bytes"),
+        ({"history": [""]}, "at least 1"),
+        ({"history": ["a"], "history_time": [1, 2]}, "history_time"),
+        ({"history": ["a", "b"], "history_time": [2, 1]}, "falls"),
+        ({"context": {"canary": True}}, "Extra"),
+        ([], "object"),
+        (b"{", ""),
+    ],
+)
+def test_a_bad_body_is_the_callers_fault(gateway: GatewayProcess, body: Any, word: str) -> None:
+    """400 with the reason; no traceback, no path of this machine."""
+    status, text = call(gateway, "/v1/recommend", body)
+
+    assert status == 400
+    assert word in text
+    assert "Traceback" not in text
+    assert "/" + str(Path.cwd()).split("/")[1] + "/" not in text
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "open sesame "])
+def test_without_the_token_nothing_is_answered(gateway: GatewayProcess, token: str | None) -> None:
+    """401 before the body is looked at; liveness and readiness stay open to probes."""
+    assert call(gateway, "/v1/recommend", {}, token=token)[0] == 401
+    assert call(gateway, "/metrics", token=token)[0] == 401
+    assert call(gateway, "/readyz", token=token)[0] == 200
+
+
+def test_a_huge_body_is_refused(gateway: GatewayProcess) -> None:
+    """413 from its announced length, before it is sent."""
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    connection.putrequest("POST", "/v1/recommend")
+    connection.putheader("authorization", "Bearer open sesame")
+    connection.putheader("content-length", str(5 * 2**20))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+
+    assert status == 413
+
+
+def test_the_openapi_page_shows_the_flat_request(gateway: GatewayProcess) -> None:
+    """Callers read the fields, their limits and the two doors there."""
+    status, text = call(gateway, "/docs.json")
+    page = json.loads(text)
+
+    assert status == 200
+    assert {"/v1/recommend", "/v1/events"} <= set(page["paths"])
+    for field in ("user_id", "history", "history_time", "exclude_seen", "maxItems"):
+        assert f'"{field}"' in text
+
+
+def test_metrics_count_answers_and_failures(gateway: GatewayProcess) -> None:
+    """Prometheus sees sources and refusals."""
+    call(gateway, "/v1/recommend", {})
+    call(gateway, "/v1/recommend", {"history": ["a", "b"], "history_time": [2, 1]})
+    status, text = call(gateway, "/metrics")
+
+    assert status == 200
+    assert re.search(r'sidrec_gateway_answers_total\{source="cold"\} [1-9]', text)
+    assert re.search(r'sidrec_gateway_failures_total\{error="invalid"\} [1-9]', text)
+
+
+def test_events_without_a_store_are_recorded_and_said_so(gateway: GatewayProcess) -> None:
+    """A malformed event is refused as a whole; a sound one without a feature store is 503, try again."""
+    event = {"event_id": "e1", "user_id": "u", "item_id": "i1", "event_time": 1_290_000_000}
+
+    assert call(gateway, "/v1/events", {"events": [event | {"colour": 1}]})[0] == 400
+    assert call(gateway, "/v1/events", {"events": []})[0] == 400
+    status, text = call(gateway, "/v1/events", {"events": [event]})
+    assert status == 503
+    assert json.loads(text)["retry"]
