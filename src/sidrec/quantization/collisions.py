@@ -56,8 +56,8 @@ def resolve_collisions(
     """Return codes in which colliding items have moved to free last codes of their own prefix.
 
     Items that share their codes with none keep them. The others compete for what is free by a Sinkhorn plan; then,
-    by falling rank (ties by index), each takes its planned code, or the cheapest one still free. Where a prefix has
-    more items than codes, the lowest ranked keep their first code and still collide.
+    by falling rank (ties by index), each takes a code that the plan favours, or the cheapest one still free. Where a
+    prefix has more items than codes, the lowest ranked keep their first code and still collide.
 
     Args:
         codes: [item, level].
@@ -87,12 +87,17 @@ def resolve_collisions(
 
 
 def _seats(costs: Floats, *, epsilon: float, iterations: int) -> NDArray[np.int64]:
-    """Return a different code for each item; the first items choose first."""
-    planned = sinkhorn_plan(costs, epsilon=epsilon, iterations=iterations).argmax(axis=1)
-    taken = np.zeros(costs.shape[1], dtype=bool)
+    """Return a different code for each item; the first items choose first.
+
+    Equal items have equal rows in the plan, which then decides nothing between them; so an item takes the cheapest
+    free code among those that the plan favours, and the plan's rounding does not matter.
+    """
+    plan = sinkhorn_plan(costs, epsilon=epsilon, iterations=iterations)
+    favoured = plan >= 0.5 * plan.max(axis=1, keepdims=True)
+    free = np.ones(costs.shape[1], dtype=bool)
     seats = np.zeros(len(costs), dtype=np.int64)
-    for item, code in enumerate(planned):
-        seat = code if not taken[code] else int(np.where(taken, np.inf, costs[item]).argmin())
-        taken[seat] = True
-        seats[item] = seat
+    for item, wished in enumerate(favoured):
+        choice = wished & free if (wished & free).any() else free
+        seats[item] = np.where(choice, costs[item], np.inf).argmin()
+        free[seats[item]] = False
     return seats

@@ -1,0 +1,45 @@
+"""`embed_items` gives every item of the catalogue its vector."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import safetensors.numpy
+
+from components.embed_items.run import run
+from sidrec.data.embedder import TextEmbedder, item_texts
+from sidrec.recipe import Recipe, load_recipe
+
+TITLES = [f"{colour} {thing}" for colour in ("RED", "PINK", "BLUE") for thing in ("MUG", "TEA TOWEL", "LUNCH BOX")]
+
+
+def recipe(root: Path, name: str) -> Recipe:
+    return load_recipe(root / "pipelines" / "recipes" / f"{name}.yaml")[1]
+
+
+def write_items(folder: Path) -> Path:
+    items = pl.DataFrame({"item_id": [f"i{row}" for row in range(len(TITLES))], "title": TITLES})
+    items.write_parquet(folder / "items")
+    return folder / "items"
+
+
+def test_rows_are_the_items_and_the_embedder_makes_them_again(project_root: Path, tmp_path: Path) -> None:
+    """Row i is item i's vector, and the embedder on disk gives the same bytes from its title."""
+    items = write_items(tmp_path)
+    summary = run(recipe(project_root, "s2gr_retail"), {"items": items}, tmp_path)
+    vectors = safetensors.numpy.load_file(tmp_path / "vectors")["vectors"]
+    embedder = TextEmbedder.load(tmp_path / "embedder")
+
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (9, 64)
+    assert embedder.embed(item_texts(pl.read_parquet(items))).tobytes() == vectors.tobytes()
+    assert {"rows": 9, "dim": 64, "items_without_text": 0, "distinct_vectors": 9}.items() <= summary.items()
+
+
+def test_popularity_needs_no_vectors_and_says_so(project_root: Path, tmp_path: Path) -> None:
+    """The outputs exist, are empty, and the summary gives the reason."""
+    summary = run(recipe(project_root, "popularity_retail"), {"items": write_items(tmp_path)}, tmp_path)
+
+    assert "popularity" in summary["skipped"]
+    assert safetensors.numpy.load_file(tmp_path / "vectors")["vectors"].shape == (9, 0)
+    assert (tmp_path / "embedder" / "embedder.json").exists()
