@@ -29,7 +29,7 @@ class KeyValues:
 class Attention(nn.Module):
     """Multi-head attention; whoever calls it keeps the keys and values."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
@@ -38,7 +38,6 @@ class Attention(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
 
     def remember(self, inputs: Float[Tensor, "batch key dim"]) -> KeyValues:
         """Return the keys and values of `inputs`."""
@@ -55,8 +54,7 @@ class Attention(nn.Module):
         scores = heads @ memory.keys.transpose(-1, -2) * heads.shape[-1] ** -0.5
         if bias is not None:
             scores = scores + bias
-        weights = self.dropout(scores.softmax(dim=-1))
-        return self.out((weights @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out((scores.softmax(dim=-1) @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _heads(self, inputs: Float[Tensor, "batch key dim"]) -> Float[Tensor, "batch head key head_dim"]:
         batch, length, dim = inputs.shape

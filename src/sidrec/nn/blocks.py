@@ -29,7 +29,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(dim)
-        self.attention = Attention(dim, num_heads, dropout)
+        self.attention = Attention(dim, num_heads)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -53,9 +53,9 @@ class DecoderBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float) -> None:
         super().__init__()
         self.self_norm = nn.RMSNorm(dim)
-        self.self_attention = Attention(dim, num_heads, dropout)
+        self.self_attention = Attention(dim, num_heads)
         self.cross_norm = nn.RMSNorm(dim)
-        self.cross_attention = Attention(dim, num_heads, dropout)
+        self.cross_attention = Attention(dim, num_heads)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = nn.Dropout(dropout)

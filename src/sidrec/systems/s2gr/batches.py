@@ -40,6 +40,16 @@ class History:
         count = int(np.searchsorted(self.days, day))
         return History(self.items[: self.start[count]], self.start[: count + 1], self.days[:count])
 
+    def split(self, basket: int, rng: np.random.Generator) -> "History":
+        """Return the history with one basket in two random parts, the second to be predicted from the first."""
+        low, high = int(self.start[basket]), int(self.start[basket + 1])
+        items = self.items.copy()
+        items[low:high] = rng.permutation(items[low:high])
+        middle = int(rng.integers(low + 1, high))
+        return History(
+            items, np.insert(self.start, basket + 1, middle), np.insert(self.days, basket, self.days[basket])
+        )
+
     def newest_items(self, size: int) -> "History":
         """Return the newest `size` items; the oldest basket kept may lose some of its own."""
         low = max(0, len(self.items) - size)
@@ -126,6 +136,7 @@ class TrainingBatch:
 
     inputs: EncoderInput
     limit: Int[Tensor, "user point"]  # newest rank that a point may see
+    same_day: Float[Tensor, "user point"]  # 1 where the rest of a split basket is predicted
     point_weight: Float[Tensor, "user point"]  # 0 is padding; sums to 1 over the batch
     prior_day: Int[Tensor, "user point"]  # a random delay before the basket's own day
     target_point: Int[Tensor, " event"]  # flat point of each target item
@@ -146,17 +157,21 @@ class Sampling:
     repeat_weight: float
     half_life_days: float | None
     prior_delay_days: int
+    split_share: float
 
 
 class TrainingSet:
-    """Users with at least two baskets, as reproducible batches: an epoch and a step decide every draw."""
+    """Users as reproducible batches: an epoch and a step decide every draw.
+
+    A user with a single basket takes part only where baskets are split.
+    """
 
     def __init__(self, histories: Sequence[History], sampling: Sampling, *, fit_day: int, seed: int) -> None:
-        self.histories = [history.tail(sampling.max_positions + 1) for history in histories if len(history) > 1]
+        least = 1 if sampling.split_share else 2
+        self.histories = [_newest(history, sampling) for history in histories if _learnable(history, least)]
         self.sampling = sampling
         self.fit_day = fit_day
         self.seed = seed
-        self._seen = [_seen_before(history) for history in self.histories]
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
@@ -176,19 +191,21 @@ class TrainingSet:
 
     def _batch(self, rows: list[int], rng: np.random.Generator) -> TrainingBatch:
         sampling = self.sampling
-        chosen = [self.histories[row] for row in rows]
+        chosen = [self._with_splits(self.histories[row], rng) for row in rows]
         read = [History(h.items[: h.start[-2]], h.start[:-1], h.days[:-1]) for h in chosen]
         keep = rng.random(sum(len(h.items) for h in read)) >= sampling.item_dropout
         inputs = encoder_input(read, flatten=sampling.flatten, keep=keep)
 
         points = max(len(history) for history in read)
         shape = (len(rows), points)
-        limit, day, weight = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
+        limit, day = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        same_day, weight = np.zeros(shape), np.zeros(shape)
         items, owners, item_weights = [], [], []
-        for user, (row, history) in enumerate(zip(rows, chosen, strict=True)):
+        for user, history in enumerate(chosen):
             count = len(history) - 1
             limit[user, :count] = np.arange(count)
             day[user, :count] = history.days[1:]
+            same_day[user, :count] = history.days[1:] == history.days[:-1]
             age = self.fit_day - history.days[1:]
             half_life = sampling.half_life_days
             weight[user, :count] = 1.0 if half_life is None else 0.5 ** (age / half_life)
@@ -196,7 +213,7 @@ class TrainingSet:
             sizes = np.diff(history.start[1:])
             items.append(history.items[first:])
             owners.append(user * points + np.repeat(np.arange(count), sizes))
-            item_weights.append(np.where(self._seen[row][first:], sampling.repeat_weight, 1.0))
+            item_weights.append(np.where(_seen_before(history)[first:], sampling.repeat_weight, 1.0))
         item, owner = np.concatenate(items), np.concatenate(owners)
         item_weight = np.concatenate(item_weights)
         totals = np.bincount(owner, item_weight, minlength=len(rows) * points)
@@ -206,6 +223,7 @@ class TrainingSet:
         return TrainingBatch(
             inputs=inputs,
             limit=torch.from_numpy(limit),
+            same_day=torch.from_numpy(same_day).float(),
             point_weight=torch.from_numpy(weight / max(weight.sum(), 1e-9)).float(),
             prior_day=torch.from_numpy(day - rng.integers(0, sampling.prior_delay_days + 1, shape)),
             target_point=torch.from_numpy(owner),
@@ -213,6 +231,27 @@ class TrainingSet:
             target_weight=torch.from_numpy(item_weight).float(),
             sampled=torch.from_numpy(_systematic_sample(item, owner, item_weight, shape, sampling.targets, rng)),
         )
+
+    def _with_splits(self, history: History, rng: np.random.Generator) -> History:
+        """Return the history with some baskets split; one without a second basket always has its only one split."""
+        sizes = np.diff(history.start)
+        chosen = (rng.random(len(history)) < self.sampling.split_share) & (sizes > 1)
+        if len(history) == 1:
+            chosen[:] = True
+        for basket in np.flatnonzero(chosen)[::-1].tolist():
+            history = history.split(basket, rng)
+        return _newest(history, self.sampling)
+
+
+def _learnable(history: History, least: int) -> bool:
+    return len(history) > 1 or (len(history) == least and len(history.items) > 1)
+
+
+def _newest(history: History, sampling: Sampling) -> History:
+    """Return as much as the encoder sees before the last basket, and that basket."""
+    if sampling.flatten:
+        return history.newest_items(sampling.max_positions + int(history.start[-1] - history.start[-2]))
+    return history.tail(sampling.max_positions + 1)
 
 
 def _systematic_sample(

@@ -89,6 +89,9 @@ class S2GRTrainingConfig(BaseModel):
         None, gt=0, description="Weight of a basket halves with this age; None: equal."
     )
     average_decay: float = Field(0.99, ge=0, lt=1, description="Exponential average of the weights over steps.")
+    split_share: float = Field(
+        0.0, ge=0, le=1, description="Share of baskets that an epoch splits: the rest is predicted from a part."
+    )
     prior_window_days: int = Field(28, ge=1, description="Recent popularity that the prefix prior counts.")
     prior_delay_days: int = Field(
         30, ge=0, description="A point's prior is up to so many days older than the point, as a served model's is."

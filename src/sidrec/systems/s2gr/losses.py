@@ -81,7 +81,7 @@ def losses(
     terms: dict[str, Tensor] = {}
 
     users, points, targets = batch.sampled.shape
-    logits, token = decoding.next_logits(0, decoding.begin())
+    logits, token = decoding.next_logits(0, decoding.begin() + batch.same_day[..., None] * model.same_day)
     first_token = token
     root = torch.full((users, points), ROOT)
     spread = _point_distribution(batch, tables.codes[:, 0], len(model.code_out[0]))

@@ -96,6 +96,8 @@ class S2GRModel(nn.Module):
         levels = len(codebook_sizes)
         self.code_in = nn.ParameterList([torch.randn(size, dim) * dim**-0.5 for size in codebook_sizes])
         self.code_out = nn.ParameterList([torch.randn(size, dim) * 0.02 for size in codebook_sizes])
+        # Says that the rest of a basket is asked for, not the next one; only training asks so.
+        self.same_day = nn.Parameter(torch.zeros(dim))
         self.bos = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.level_position = nn.Parameter(torch.randn(levels, dim) * dim**-0.5)
         # What a prefix's popularity before the day does not say about it; how far each level trusts that popularity.

@@ -158,7 +158,7 @@ class S2GRRanker:
 
 
 # Parts of the generator that no answer needs; they are not in a bundle.
-TRAINING_ONLY = ("auxiliary", "to_code_space", "prefix_bias", "prior_weight")
+TRAINING_ONLY = ("auxiliary", "same_day", "to_code_space", "prefix_bias", "prior_weight")
 
 
 def _valid(beams: Beams, row: int) -> int:

@@ -130,6 +130,7 @@ class S2GRSystem:
             repeat_weight=training.repeat_weight,
             half_life_days=training.half_life_days,
             prior_delay_days=training.prior_delay_days,
+            split_share=training.split_share,
         )
         data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed)
 
