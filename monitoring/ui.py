@@ -1,10 +1,6 @@
-"""Evidently's own page over the workspace: loopback only, telemetry off, gone with whoever started it.
-
-Run as a module it is the page's process.
-"""
+"""Evidently's own page over the workspace: loopback only, telemetry off, gone with whoever started it."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from serving import child
 from sidrec import home
 from sidrec.errors import ServingError, UsageError
-from sidrec.process import die_with_parent
 
 HOST = "127.0.0.1"
-_START_S = 60.0
-_STOP_S = 10.0
+_START_S = 90.0
+_STOP_S = 5.0
 
 
 @contextmanager
@@ -30,46 +26,31 @@ def serve(workspace: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
 
     Raises:
         UsageError: the port is taken.
-        ServingError: it ended, or did not answer within a minute.
+        ServingError: it ended, or did not answer in time; its log is the evidence.
     """
     _check_free(port)
     log = home.monitoring_dir() / "ui.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    call = [
-        sys.executable,
-        "-m",
-        "evidently.cli",
-        "ui",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--workspace",
-        str(workspace),
-    ]
-    with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops the page with its children.
-        process = subprocess.Popen(
-            call,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "DO_NOT_TRACK": "true"},
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "evidently.cli", "ui", "--host", HOST, "--port", str(port)]
+    process = child.spawn(
+        [*command, "--workspace", str(workspace)], env={**os.environ, "DO_NOT_TRACK": "true"}, log=log
+    )
     try:
         _wait_answering(process, port, log)
         yield process
     finally:
-        _stop(process)
+        child.stop(process, grace_s=_STOP_S)
 
 
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
+        # What a page that just ended leaves behind on a port does not make it taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UsageError(f"port {port} is taken: {error}", next_step="sidrec dashboards --port N") from error
+            raise UsageError(
+                f"port {port} is taken: {error.strerror}", next_step="sidrec dashboards --port N"
+            ) from error
 
 
 def _wait_answering(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -83,27 +64,3 @@ def _wait_answering(process: "subprocess.Popen[bytes]", port: int, log: Path) ->
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
     raise ServingError(f"evidently ui did not answer on port {port} within {_START_S:.0f} s", evidence=log)
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-
-
-def main() -> None:
-    """Be the page until the process that asked for it is gone."""
-    from evidently.cli import app
-
-    die_with_parent("dashboards")
-    sys.argv.insert(1, "ui")
-    app()
-
-
-if __name__ == "__main__":
-    main()

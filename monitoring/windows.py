@@ -67,8 +67,8 @@ def scan_exposures(folder: Path) -> pl.LazyFrame:
 
 def newest_bundle(exposures: pl.LazyFrame) -> str | None:
     """Return the bundle that answered last, None before the first answer."""
-    last = exposures.select(pl.col("bundle_id").sort_by("wall_time_ms").last()).collect()
-    return None if last.is_empty() else str(last.item())
+    last = exposures.select("wall_time_ms", "bundle_id").sort("wall_time_ms").last().collect()
+    return None if last.is_empty() else str(last["bundle_id"].item())
 
 
 def distinct_requests(exposures: pl.LazyFrame) -> pl.LazyFrame:

@@ -67,7 +67,7 @@ def report(
             verdict = reports.no_data(sources, folder)
         else:
             verdict = reports.save(built, parsed, folder, reports.workspace_dir())
-    verdict["folder"] = str(folder)
+    verdict |= {"folder": str(folder), "html": None if built is None else str(folder / reports.HTML)}
     emit(verdict, as_json, lambda: _show(verdict))
     return reports.EXIT_CODES[verdict["level"]]
 
@@ -230,7 +230,7 @@ def _show(verdict: dict[str, Any]) -> None:
         levels.add_row(usage["traffic"], str(usage["level"]), used, perplexity, f"{usage['events']:,}")
     if verdict["codebook"]:
         console.print(levels)
-    console.print(f"page: {verdict['folder']}/report.html; all weeks: sidrec dashboards")
+    console.print(f"page: {verdict['html']}; all weeks: sidrec dashboards")
 
 
 def _show_replay(value: dict[str, Any]) -> None:
