@@ -84,6 +84,11 @@ class Supervisor:
         self._show("ready", answer)
         return answer
 
+    def announce(self, gateway: str) -> None:
+        """Show where the gateway answers."""
+        self.gateway = gateway
+        self.check()
+
     def watch(self, stopping: threading.Event, check_also: Callable[[], None] = lambda: None) -> None:
         """Keep the server answering until `stopping` is set.
 
