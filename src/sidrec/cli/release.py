@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import BundleError, CheckFailedError, SidrecError, UsageError, VerdictError
@@ -59,7 +59,9 @@ def list_bundles(as_json: JsonFlag = False) -> None:
         for row in rows:
             mark = _MARK.get(row["result"], f"[red]{row['result']}[/]")
             role = "champion" if row["champion"] else ""
-            table.add_row(row["bundle_id"], row["kind"], row["recipe"], mark, row["registered_at"], role)
+            table.add_row(
+                row["bundle_id"], row["kind"], row["recipe"], mark, row["registered_at"][:16].replace("T", " "), role
+            )
         console.print(table)
         console.print(f"next: sidrec bundle show {rows[0]['bundle_id']}")
 
@@ -151,7 +153,10 @@ def show_ledger(
         if not check.rows:
             console.print("the ledger is empty; next: sidrec promote --first --reason '…'")
             return
-        table = Table("row", "time (UTC)", "action", "revision", "bundle", "who", "why", box=None, header_style="bold")
+        table = Table("row", Column("time (UTC)", no_wrap=True), "action", "revision", box=None, header_style="bold")
+        table.add_column("bundle", no_wrap=True)
+        for title in ("who", "why"):
+            table.add_column(title, overflow="fold")
         for row in check.rows[-last:]:
             table.add_row(
                 str(row.seq),
@@ -227,10 +232,14 @@ def promote(
 ) -> None:
     """Ask, in the ledger, for a bundle to answer everybody, and deploy it."""
     from sidrec.bundle import open_bundle
+    from sidrec.release.ledger import Ledger
     from sidrec.release.promotion import promote as promote_bundle
+    from sidrec.release.promotion import require_empty
     from sidrec.release.verdict import read_verdict
 
     registry = _registry()
+    if first:
+        require_empty(Ledger(), Ledger().rows())
     bundle_id = _candidate(bundle, first=first)
     verdict_file = registry.verdict_path(bundle_id)
     if not as_json and not bundle:
@@ -370,7 +379,10 @@ def _result(verdict_file: Path) -> str:
 
 
 def _print_verdict(console: Console, verdict: "Verdict") -> None:
-    table = Table("gate", "check", "result", "observed", "95 %", "limit", "n", box=None, header_style="bold")
+    # A name that does not fit goes on in the next line: a cut one could be another check's.
+    table = Table(Column("gate"), Column("check", overflow="fold"), box=None, header_style="bold")
+    for title in ("result", "observed", "95 %", "limit", "n"):
+        table.add_column(title)
     for gate in verdict.gates:
         interval = "" if gate.interval is None else f"{gate.interval[0]:+.4f} … {gate.interval[1]:+.4f}"
         table.add_row(

@@ -50,12 +50,8 @@ def promote(
     _require_result(verdict, verdict_path, accepted=accept_inconclusive and approver is not None)
     book = ledger or Ledger()
     with book.writing() as writer:
-        if first and writer.rows:
-            raise LedgerError(
-                f"--first is for an empty ledger, this one has {len(writer.rows)} rows",
-                evidence=book.path,
-                next_step=f"sidrec promote {bundle.bundle_id} --reason '…'",
-            )
+        if first:
+            require_empty(book, writer.rows)
         revision = single_arm(_next_number(writer.rows), bundle)
         decisions = [row for row in writer.rows if row.action != "live"]
         if decisions and decisions[-1].revision.contents_sha256 == revision.contents_sha256:
@@ -71,6 +67,20 @@ def promote(
             revision=revision,
             verdicts={bundle.bundle_id: files.sha256_file(verdict_path)},
             second_approver=approver,
+        )
+
+
+def require_empty(ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
+    """Refuse a first promotion where there was one already.
+
+    Raises:
+        LedgerError: the ledger has rows.
+    """
+    if rows:
+        raise LedgerError(
+            f"--first is for an empty ledger, this one has {len(rows)} rows",
+            evidence=ledger.path,
+            next_step="sidrec promote BUNDLE --reason '…'",
         )
 
 
