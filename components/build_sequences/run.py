@@ -42,8 +42,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     items.write_parquet(folder / "items")
     users = {"fit_users": fit["user_id"].n_unique(), "gate_users": gate["user_id"].n_unique()}
     print(
-        f"{fit.height:,} fit baskets before {recipe.gate_start}, {gate.height:,} gate baskets before {recipe.as_of}, "
-        f"catalogue {items.height:,} items",
+        f"build_sequences: {fit.height:,} fit baskets before {recipe.gate_start}, "
+        f"{gate.height:,} gate baskets before {recipe.as_of}, catalogue {items.height:,} items",
         flush=True,
     )
     return {

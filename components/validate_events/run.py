@@ -55,7 +55,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         _refuse_source(error, folder)
     cleaned = clean(raw.events, source, gate_start=recipe.gate_start, watermark=recipe.data.watermark)
     accounting = account(source, cleaned)
-    print("\n".join(accounting_lines(accounting)), flush=True)
+    for line in accounting_lines(accounting):
+        print(f"validate_events: {line}", flush=True)
     cleaned.quarantine.write_parquet(folder / "quarantine")
     facts = batch_facts(source, cleaned, recipe.validation, gate_start=recipe.gate_start, as_of=recipe.as_of)
     findings = _check_batch(recipe, source, cleaned, facts, validator)

@@ -77,10 +77,16 @@ def mostly_cancelled(path: Path) -> None:
     sheet.with_columns(Invoice=cancelled.otherwise("Invoice")).write_parquet(path)
 
 
+def titles_as_countries(path: Path) -> None:
+    """Words everywhere, but far too many different ones for countries."""
+    world.retail().head(20_000).with_columns(Country="The " + pl.col("Description")).write_parquet(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (swapped, r"rule schema: column 'StockCode'.* rows break this"),
+        (titles_as_countries, r"rule schema: column 'Country' must hold .* at most 250 different ones; seen: \d+"),
         (missing, r"rule schema: column 'Price' is missing"),
         (empty, r"rule readable: .*is empty \(0 bytes\)"),
         (truncated, r"rule readable: .*not a whole Parquet file"),

@@ -47,8 +47,8 @@ def test_every_row_is_accounted_for(step: Step) -> None:
         509_246,
     )
     assert (
-        "rows in 525,461 = kept 393,636 + quarantined 16,215 + merged 12,661 + anonymous (sales only) 102,949"
-        in printed.splitlines()
+        "validate_events: rows in 525,461 = kept 393,636 + quarantined 16,215 + merged 12,661"
+        " + anonymous (sales only) 102,949" in printed.splitlines()
     )
 
 
