@@ -1,4 +1,4 @@
-"""A tiny bundle that is real: six popular items, packed, hashed and servable."""
+"""A tiny bundle that is real: popular items, packed, hashed and servable."""
 
 from datetime import date
 from pathlib import Path
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NUM_ITEMS = 150
 
 
-def make_bundle(folder: Path, *, name: str = "bundle", newest: int = 0) -> Bundle:
+def make_bundle(folder: Path, *, name: str = "bundle", newest: int = 0, item_id: str = "i{}") -> Bundle:
     """Return a popularity bundle; `newest` rotates the popular order, so that two bundles answer differently."""
     _, recipe = load_recipe(ROOT / "pipelines/recipes/popularity_retail.yaml")
     work = folder / f"{name}-work"
@@ -26,7 +26,7 @@ def make_bundle(folder: Path, *, name: str = "bundle", newest: int = 0) -> Bundl
     recent = np.roll(np.arange(NUM_ITEMS, 0, -1), newest)
     items = pl.DataFrame(
         {
-            "item_id": [f"i{row}" for row in range(NUM_ITEMS)],
+            "item_id": [item_id.format(row) for row in range(NUM_ITEMS)],
             "title": [f"TITLE {row}" for row in range(NUM_ITEMS)],
             "popularity": recent * 10,
             "recent_popularity": recent,
