@@ -55,7 +55,7 @@ def beam_search(
     nodes = torch.full((batch, 1), ROOT, device=logits.device)
     scores = logits.new_zeros(batch, 1)
     for depth in range(trie.num_levels):
-        children = trie.children(nodes, trie.max_children(depth))
+        children = trie.children(nodes, trie.max_children[depth])
         step_scores = child_log_probs(logits, bias[children.clamp(min=0)], children, trie.code)
         # An item that ended above the last level stays in the race as it is.
         ended = torch.where(trie.item[nodes.clamp(min=0)] != NONE, nodes, NONE)
@@ -88,13 +88,13 @@ def score_items(
     total = logits.new_zeros(items.shape).masked_fill(items == NONE, -torch.inf)
     if items.shape[1] == 0:
         return total
-    ancestors = trie.ancestors()
+    ancestors = trie.ancestors
     prefixes = torch.full((items.shape[0], 1), ROOT, device=items.device)
     slot = torch.zeros_like(items)
     for depth in range(trie.num_levels):
         node = torch.where(items == NONE, NONE, ancestors[items.clamp(min=0), depth])
         # [batch, prefix, child] holds every continuation once; an item looks its own up.
-        children = trie.children(prefixes, trie.max_children(depth))
+        children = trie.children(prefixes, trie.max_children[depth])
         step_scores = child_log_probs(logits, bias[children.clamp(min=0)], children, trie.code)
         place = (node - trie.child_start[prefixes.clamp(min=0).gather(1, slot)]).clamp(min=0)
         moved = node != prefixes.gather(1, slot)

@@ -7,6 +7,7 @@ Axes: `node` prefixes of the catalogue, `item` catalogue rows, `child` padded co
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -107,10 +108,11 @@ class PrefixTrie:
         """Return the half-open range of the nodes at `depth` (0 is the root)."""
         return int(self.level_start[depth]), int(self.level_start[depth + 1])
 
-    def max_children(self, depth: int) -> int:
-        """Return the largest number of children of a node at `depth`."""
-        low, high = self.level_nodes(depth)
-        return int((self.child_start[low + 1 : high + 1] - self.child_start[low:high]).max())
+    @cached_property
+    def max_children(self) -> list[int]:
+        """The largest number of children of a node, by depth."""
+        counts = self.child_start.diff()
+        return [int(counts[slice(*self.level_nodes(depth))].max()) for depth in range(self.num_levels)]
 
     def children(self, nodes: Int[Tensor, "*rows"], width: int) -> Int[Tensor, "*rows child"]:
         """Return each node's children, padded with `NONE` to `width`; a `NONE` node has none."""
@@ -119,8 +121,9 @@ class PrefixTrie:
         children = start[..., None] + torch.arange(width, device=nodes.device)
         return torch.where(children < end[..., None], children, NONE)
 
+    @cached_property
     def ancestors(self) -> Int[Tensor, "item level"]:
-        """Return the node of each item's prefix of every length; an ended item repeats its leaf."""
+        """The node of each item's prefix of every length; an ended item repeats its leaf."""
         chain = [self.leaf]
         depth = torch.searchsorted(self.level_start, self.leaf, right=True) - 1
         for level in range(self.num_levels - 1, 0, -1):

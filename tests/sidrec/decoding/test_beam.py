@@ -56,7 +56,7 @@ class World:
         self.bias = torch.randn(self.trie.num_nodes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         self.steps = TableSteps(batch, seed)
         by_prefix = {}
-        ancestors = self.trie.ancestors()
+        ancestors = self.trie.ancestors
         for item, row in enumerate(self.codes.tolist()):
             for level in range(len(row)):
                 by_prefix[tuple(row[: level + 1])] = float(self.bias[ancestors[item, level]])

@@ -53,7 +53,7 @@ def test_children_are_padded_with_none() -> None:
 def test_ancestors_are_the_nodes_of_the_prefixes() -> None:
     """Following an item's ancestors spells its codes, and an ended item repeats its leaf."""
     trie = PrefixTrie.from_codes(CODES)
-    ancestors = trie.ancestors()
+    ancestors = trie.ancestors
 
     for item, row in enumerate(CODES.tolist()):
         for level, code in enumerate(row):
@@ -68,7 +68,7 @@ def test_sums_of_a_node_are_sums_over_its_items() -> None:
     trie = PrefixTrie.from_codes(codes)
     values = torch.arange(64.0).square()
     sums = trie.node_sums(values)
-    ancestors = trie.ancestors()
+    ancestors = trie.ancestors
 
     for node in range(1, trie.num_nodes):
         below = (ancestors == node).any(dim=1)
@@ -85,7 +85,7 @@ def test_a_prefix_is_allowed_while_one_of_its_items_is() -> None:
 
     allowed = trie.allowed_nodes(blocked)
 
-    shared = trie.ancestors()[1, 2]
+    shared = trie.ancestors[1, 2]
     assert allowed[:, shared].tolist() == [False, True]
     assert allowed[:, trie.leaf[1]].tolist() == [False, False]
 

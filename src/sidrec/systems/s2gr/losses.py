@@ -165,7 +165,7 @@ def _child_log_probs(
     depth: int,
 ) -> Float[Tensor, "user row child"]:
     trie = tables.trie
-    children = trie.children(node, trie.max_children(depth))
+    children = trie.children(node, trie.max_children[depth])
     safe = children.clamp(min=0)
     bias = model.prefix_bias[safe] + model.prior_weight[depth] * tables.prior.table[prior_row[..., None], safe]
     return child_log_probs(logits, bias, children, trie.code).masked_fill(children == NONE, 0.0)

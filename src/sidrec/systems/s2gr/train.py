@@ -114,7 +114,7 @@ class S2GRSystem:
         prior = PopularityPrior.fit(histories, trie, last_day=fit_day, window_days=training.prior_window_days)
         tables = Tables(
             trie=trie,
-            ancestors=trie.ancestors(),
+            ancestors=trie.ancestors,
             codes=code_table(inputs.catalog),
             present=has_code(inputs.catalog).float(),
             clusters=list(codebook.cluster_of.long()),

@@ -178,7 +178,7 @@ def test_the_prior_knows_nothing_of_its_own_day(world: Any) -> None:
     loud = History(np.full(50, 63), np.array([0, 50]), np.array([5]))
     without = PopularityPrior.fit([quiet], trie, last_day=9, window_days=28)
     prior = PopularityPrior.fit([quiet, loud], trie, last_day=9, window_days=28)
-    first = trie.ancestors()[63, 0]
+    first = trie.ancestors[63, 0]
 
     torch.testing.assert_close(prior.table[:6], without.table[:6])
     assert float(prior.table[6, first]) > float(without.table[6, first]) + 0.5

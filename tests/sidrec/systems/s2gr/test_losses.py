@@ -45,7 +45,7 @@ def tables(world: Any) -> Tables:
     histories = histories_of(world.baskets, world.catalog)
     return Tables(
         trie=trie,
-        ancestors=trie.ancestors(),
+        ancestors=trie.ancestors,
         codes=code_table(world.catalog),
         present=has_code(world.catalog).float(),
         clusters=list(codebook.cluster_of.long()),

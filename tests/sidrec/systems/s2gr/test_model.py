@@ -45,7 +45,7 @@ def test_the_search_is_the_exhaustive_distribution(world: Any, change: dict[str,
     model = model_of(world, **change)
     trie = PrefixTrie.from_codes(world.catalog.codes)
     steps = GeneratorSteps(model, memory_of(model, world))
-    ancestors = trie.ancestors()
+    ancestors = trie.ancestors
     bias = {
         tuple(row[: level + 1]): float(model.prefix_bias[ancestors[item, level]])
         for item, row in enumerate(world.catalog.codes.tolist())
