@@ -32,6 +32,8 @@ from sidrec.recommender import Recommender
 
 log = logging.getLogger(__name__)
 
+_STORE_OPEN_S = 30.0
+
 
 class TritonPythonModel:
     """One revision: its bundles, its arms, its exposure log."""
@@ -167,4 +169,7 @@ def _histories(max_age_days: int) -> Any:
         return None
     from serving.history import HistoryReader
 
-    return HistoryReader(max_age_days=max_age_days)
+    reader = HistoryReader(max_age_days=max_age_days)
+    # Opening takes seconds, and until then everybody would be cold. A store that hangs holds up the load no longer.
+    reader.wait_open(_STORE_OPEN_S)
+    return reader
