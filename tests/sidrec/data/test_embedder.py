@@ -43,10 +43,10 @@ def test_a_reloaded_embedder_is_the_same_bit_for_bit(embedder: TextEmbedder, tmp
 
 
 def test_two_fits_of_the_same_texts_are_equal(tmp_path: Path) -> None:
-    """Fitting has no hidden randomness: two fits write the same bytes, also on the iterative path."""
-    many = [f"{text} {number % 23}" for number, text in enumerate(TEXTS * 5)]
+    """Fitting has no hidden randomness, even where equal singular values leave the solver a choice of directions."""
+    unrelated = [f"{letter * 6} {letter * 9}" for letter in "abcdefghijklmnopqrstuvwxyz" for _ in range(2)]
     for name in ("one", "two"):
-        TextEmbedder.fit(many, EmbeddingConfig(dim=4)).save(tmp_path / name)
+        TextEmbedder.fit(unrelated, EmbeddingConfig(dim=4)).save(tmp_path / name)
 
     for file in ("embedder.safetensors", "embedder.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

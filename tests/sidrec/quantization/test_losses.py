@@ -63,6 +63,20 @@ def test_uniformity_pushes_close_codewords_apart() -> None:
     assert float(uniformity_loss(square, 0.5)) == 0
 
 
+def test_the_margin_itself_has_no_gradient() -> None:
+    """The gradient is that of the shortfall against a fixed threshold: codes are not drawn in to lower the mean."""
+    codebooks = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found, expected = codebooks.clone().requires_grad_(), codebooks.clone().requires_grad_()
+    uniformity_loss(found, 0.9).backward()
+    others = ~torch.eye(5, dtype=torch.bool)
+    threshold = 0.9 * torch.pdist(codebooks[0]).mean()
+    distances = (expected[0][:, None] - expected[0][None])[others].norm(dim=-1)
+    (threshold - distances).clamp(min=0).square().mean().backward()
+
+    assert expected.grad is not None
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
 def test_uniformity_survives_equal_and_single_codewords() -> None:
     """Coinciding codewords give a finite gradient; one codeword has nobody to be repelled by."""
     equal = torch.zeros(1, 3, 2, requires_grad=True)

@@ -66,10 +66,10 @@ def test_uniform_usage_leaves_the_codes_alone_and_crowding_does_not() -> None:
 
 
 def test_a_codeword_learns_from_its_own_level_only() -> None:
-    """The second level's error has no gradient to the first level's codewords."""
-    made, vectors = quantizer(), rows()
+    """The second level's error has no gradient to the first level's codewords, though they made its residual."""
+    made, vectors = quantizer(), rows().requires_grad_()
     result = made(vectors)
-    (result.residuals[:, 1].detach() - result.codewords[:, 1]).square().sum().backward()
+    (result.residuals[:, 1] - result.codewords[:, 1]).square().sum().backward()
     gradient = made.codebooks.grad
     assert gradient is not None
 

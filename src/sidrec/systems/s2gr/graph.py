@@ -92,8 +92,8 @@ def smooth(
 ) -> NDArray[np.float32]:
     """Return H_align [item, width]: unit rows, each mixed with its neighbours' by personalised PageRank.
 
-    Items without neighbours keep their own vector. Rows are brought to unit length before and after; otherwise
-    isolated items would shrink and be quantized as a group of their own.
+    Rows are brought to unit length before and after; so items without neighbours, which the sum only shortens, keep
+    their own vector and are not quantized as a group of short ones.
 
     Source: S²GR, H(k) = (1-α) Â H(k-1) + α X, H_align = Σ β_k H(k).
     """
@@ -104,8 +104,6 @@ def smooth(
         if step > 0:
             state = (1 - alpha) * (graph @ state) + alpha * content
         aligned += weight * state
-    isolated = np.diff(graph.indptr) == 0
-    aligned[isolated] = content[isolated]
     return unit_rows(aligned).astype(np.float32)
 
 
