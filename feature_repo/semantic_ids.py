@@ -27,7 +27,8 @@ _LOCK_WAIT_S = 600.0
 def publish_semantic_ids(catalogue_path: Path, lineage: str) -> int:
     """Write a catalogue's semantic IDs into the offline and the live online store and return how many.
 
-    Publishing a lineage again replaces it; other lineages stay.
+    Publishing a lineage again replaces it; other lineages stay. An item that left the lineage's catalogue is
+    gone with the next generation of the online store.
 
     Raises:
         UsageError: there is no catalogue, or no lineage.

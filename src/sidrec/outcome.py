@@ -38,6 +38,7 @@ _MAX_TEXT = 256
 _DAY_S = 86_400
 _BAD_ROWS_NAMED = 5
 _LOCK_WAIT_S = 30.0
+_COMPACT_AT = 256
 
 
 class Outcome(BaseModel):
@@ -101,8 +102,8 @@ def parse_outcomes(rows: Sequence[Mapping[str, Any] | Outcome]) -> list[Outcome]
 class OutcomeLog:
     """Appends outcomes that are new to a folder of segments `<UTC day of writing>/<unix ms>-<pid>.parquet`.
 
-    `index.db` beside the segments says which event ids are in them. It is derived: deleted or behind, it is
-    brought up to date from the segments at the next append.
+    `index.db` beside the segments says which event ids are in them. It is derived: deleted, damaged or behind, it
+    is brought up to date from the segments at the next append.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,9 +118,8 @@ class OutcomeLog:
         """
         with (
             exclusive(self._folder / ".lock", "the outcome log", wait_s=_LOCK_WAIT_S),
-            closing(sqlite3.connect(self._folder / "index.db")) as index,
+            closing(self._open_index()) as index,
         ):
-            self._catch_up(index)
             new: dict[str, Outcome] = {}
             for outcome in outcomes:
                 row = index.execute("SELECT digest FROM events WHERE event_id = ?", (outcome.event_id,)).fetchone()
@@ -133,12 +133,28 @@ class OutcomeLog:
                     )
             if not new:
                 return Appended(0, len(outcomes), None)
-            segment = self._write(list(new.values()))
+            segment = self._write(frame(list(new.values())))
             self._cover(index, segment, new.values())
+            self._compact(index, segment.parent)
             return Appended(len(new), len(outcomes) - len(new), segment)
+
+    def _open_index(self) -> sqlite3.Connection:
+        path = self._folder / "index.db"
+        index = sqlite3.connect(path)
+        try:
+            self._catch_up(index)
+        except sqlite3.DatabaseError:
+            # A power cut can damage it; the segments can not be, so it is made again from them.
+            index.close()
+            path.unlink()
+            index = sqlite3.connect(path)
+            self._catch_up(index)
+        return index
 
     def _catch_up(self, index: sqlite3.Connection) -> None:
         """Index segments that a killed writer, or another index, left uncovered."""
+        # The index is derived, so it need not reach the disk before the answer: the segment has.
+        index.execute("PRAGMA synchronous=OFF")
         with index:
             index.execute("CREATE TABLE IF NOT EXISTS events (event_id TEXT PRIMARY KEY, digest BLOB) WITHOUT ROWID")
             index.execute("CREATE TABLE IF NOT EXISTS segments (name TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -155,13 +171,28 @@ class OutcomeLog:
             index.executemany("INSERT OR IGNORE INTO events VALUES (?, ?)", rows)
             index.execute("INSERT OR IGNORE INTO segments VALUES (?)", (_name(segment),))
 
-    def _write(self, outcomes: list[Outcome]) -> Path:
+    def _compact(self, index: sqlite3.Connection, day: Path) -> None:
+        """Merge a day's segments once they are many: one event a call must not mean one file an event for ever.
+
+        A crash before the old ones are gone leaves events twice, which readers and the index count once.
+        """
+        parts = segments(self._folder, day.name)
+        if len(parts) < _COMPACT_AT:
+            return
+        merged = self._write(pl.concat([_read_segment(part) for part in parts]))
+        with index:
+            index.execute("INSERT OR IGNORE INTO segments VALUES (?)", (_name(merged),))
+            index.executemany("DELETE FROM segments WHERE name = ?", [(_name(part),) for part in parts])
+        for part in parts:
+            part.unlink()
+
+    def _write(self, table: pl.DataFrame) -> Path:
         now_ns = time.time_ns()
         day = self._folder / datetime.fromtimestamp(now_ns / 1e9, UTC).strftime("%Y-%m-%d")
         day.mkdir(parents=True, exist_ok=True)
         name = f"{now_ns // 1_000_000}-{os.getpid()}-{now_ns % 1_000_000:06d}.parquet"
         partial = day / f".{name}.tmp"
-        frame(outcomes).write_parquet(partial, compression="zstd")
+        table.write_parquet(partial, compression="zstd")
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(day / name)
@@ -174,9 +205,9 @@ def frame(outcomes: Sequence[Outcome]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def segments(folder: Path) -> list[Path]:
+def segments(folder: Path, day: str = "*") -> list[Path]:
     """Return the finished segments in writing order; half-written ones are never among them."""
-    return sorted(path for path in folder.glob("*/*.parquet") if not path.name.startswith("."))
+    return sorted(path for path in folder.glob(f"{day}/*.parquet") if not path.name.startswith("."))
 
 
 def read(folder: Path, *, since: int | None = None, until: int | None = None) -> pl.DataFrame:
@@ -186,8 +217,7 @@ def read(folder: Path, *, since: int | None = None, until: int | None = None) ->
         since: keep events at or after this time, unix seconds.
         until: keep events before this time.
     """
-    tables = [_read_segment(path) for path in segments(folder)]
-    table = pl.concat(tables) if tables else SCHEMA.to_frame()
+    table = _read_all(folder)
     # Folders merged from several hosts can hold an event twice: the first written stands.
     table = table.unique("event_id", keep="first", maintain_order=True)
     if since is not None:
@@ -195,6 +225,18 @@ def read(folder: Path, *, since: int | None = None, until: int | None = None) ->
     if until is not None:
         table = table.filter(pl.col("event_time") < until)
     return table.sort("event_time", maintain_order=True)
+
+
+def _read_all(folder: Path) -> pl.DataFrame:
+    for last_try in (False, False, True):
+        try:
+            tables = [_read_segment(path) for path in segments(folder)]
+            return pl.concat(tables) if tables else SCHEMA.to_frame()
+        except FileNotFoundError:
+            # The writer merged segments after they were listed; the merged one is there now.
+            if last_try:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _read_segment(path: Path) -> pl.DataFrame:

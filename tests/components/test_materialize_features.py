@@ -178,6 +178,8 @@ def test_online_store_holds_the_history_before_the_cut(tmp_path: Path, online_un
         for user, history in expected.items()
     }
     assert any(not history for history in expected.values()) == (online_until == "gate_start")
+    offline = pl.read_parquet(home.feast_dir() / "sources" / "user_history.parquet")
+    assert offline["times"].list.max().max() < day_start(cut)
 
 
 def test_a_store_made_for_an_earlier_date_forgets_what_came_after(tmp_path: Path) -> None:

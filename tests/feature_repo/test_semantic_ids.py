@@ -12,12 +12,13 @@ from sidrec.errors import ServingError, UsageError
 from tests import feature_world as world
 
 
-def _catalogue(folder: Path, shift: int) -> Path:
+def _catalogue(folder: Path, shift: int, num_items: int = 2) -> Path:
     path = folder / f"catalogue-{shift}.parquet"
-    pl.DataFrame(
+    table = pl.DataFrame(
         {"item_id": ["item-00", "item-01"], "title": ["a", "b"], "codes": [[shift, 1, -1], [shift, 2, 0]]},
         schema_overrides={"codes": pl.List(pl.Int32)},
-    ).write_parquet(path)
+    )
+    table.head(num_items).write_parquet(path)
     return path
 
 
@@ -44,13 +45,16 @@ def test_lineages_lie_side_by_side_and_each_is_replaced_as_a_whole(tmp_path: Pat
 
 
 def test_published_ids_are_in_the_next_store_too(tmp_path: Path) -> None:
-    """A new generation starts with the semantic IDs that the offline store has."""
+    """A new generation starts with each lineage's newest publication, an item that left it left out."""
     world.make_store(tmp_path)
     publish_semantic_ids(_catalogue(tmp_path, 5), "first")
+    publish_semantic_ids(_catalogue(tmp_path, 6), "second")
+    publish_semantic_ids(_catalogue(tmp_path, 7, num_items=1), "second")
 
     world.make_store(tmp_path, key="b" * 64)
 
     assert _codes("first") == [[5, 1, -1], [5, 2, 0]]
+    assert _codes("second") == [[7, 1, -1], None]
 
 
 def test_publishing_needs_a_store_and_a_catalogue(tmp_path: Path) -> None:

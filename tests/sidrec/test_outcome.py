@@ -58,9 +58,9 @@ def test_another_event_under_a_used_id_is_refused(tmp_path: Path) -> None:
     assert read(tmp_path)["item_id"].to_list() == ["i1"]
 
 
-@pytest.mark.parametrize("lost", ["index", "its last segment"])
+@pytest.mark.parametrize("lost", ["index", "its last segment", "its pages"])
 def test_index_is_made_good_from_the_segments(tmp_path: Path, lost: str) -> None:
-    """A writer killed between segment and index, or a deleted index, makes no event new again."""
+    """A writer killed between segment and index, or a deleted or damaged index, makes no event new again."""
     log = OutcomeLog(tmp_path)
     log.append([_outcome(1)])
     shutil.copy(tmp_path / "index.db", tmp_path / "older")
@@ -68,6 +68,8 @@ def test_index_is_made_good_from_the_segments(tmp_path: Path, lost: str) -> None
     (tmp_path / "index.db").unlink()
     if lost == "its last segment":
         (tmp_path / "older").rename(tmp_path / "index.db")
+    if lost == "its pages":
+        (tmp_path / "index.db").write_bytes(b"damaged by a power cut" * 1000)
 
     appended = log.append([_outcome(1), _outcome(2)])
 
@@ -99,6 +101,17 @@ def test_window_takes_its_start_and_not_its_end(tmp_path: Path) -> None:
     OutcomeLog(tmp_path).append([_outcome(number) for number in range(5)])
 
     assert read(tmp_path, since=1_001, until=1_003)["event_id"].to_list() == ["e1", "e2"]
+
+
+def test_many_small_segments_become_few(tmp_path: Path) -> None:
+    """A year of single events is not a year of files; no event is lost, and each still counts once."""
+    log = OutcomeLog(tmp_path)
+    for number in range(300):
+        log.append([_outcome(number)])
+
+    assert len(segments(tmp_path)) < 100
+    assert read(tmp_path)["event_id"].to_list() == [f"e{number}" for number in range(300)]
+    assert log.append([_outcome(number) for number in range(300)]).new == 0
 
 
 def test_no_outcomes_is_an_empty_table(tmp_path: Path) -> None:
