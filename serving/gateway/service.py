@@ -29,6 +29,7 @@ from serving.gateway.messages import (
 from serving.gateway.triton_client import DeadlineError, OverloadError, TritonClient
 from sidrec.client import Recommendation
 from sidrec.errors import BusyError, ServingError, SidrecError, UsageError
+from sidrec.process import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Gateway:
     """Recommendations and events over HTTP."""
 
     def __init__(self) -> None:
+        # BentoML's workers outlive a killed parent and keep its port.
+        die_with_parent("gateway")
         self._deadline_s = int(os.environ.get("SIDREC_GATEWAY_DEADLINE_MS", "2000")) / 1000
         self._answers = Counter("sidrec_gateway_answers_total", "Answers by source", ["source"])
         self._failures = Counter("sidrec_gateway_failures_total", "Requests without an answer", ["error"])

@@ -171,5 +171,6 @@ def _histories(max_age_days: int) -> Any:
 
     reader = HistoryReader(max_age_days=max_age_days)
     # Opening takes seconds, and until then everybody would be cold. A store that hangs holds up the load no longer.
-    reader.wait_open(_STORE_OPEN_S)
+    if not reader.wait_open(_STORE_OPEN_S) or reader.last_error:
+        log.warning("event=store_not_open error=%r", reader.last_error)
     return reader

@@ -176,7 +176,7 @@ def test_plain_client_gets_ten_real_items(house: House, run: dict[str, Any], ser
 
 def test_gateway_answers_as_triton_does(run: dict[str, Any], served: dict[str, Any]) -> None:
     """The HTTP door gives the champion's answer as JSON."""
-    body = json.dumps({"request": {"history": ["85123A", "22423"], "k": 5}}).encode()
+    body = json.dumps({"history": ["85123A", "22423"], "k": 5}).encode()
     request = urllib.request.Request(served["gateway"] + "/v1/recommend", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as response:
         answer = json.load(response)

@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import os
 import re
+import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -147,3 +150,27 @@ def test_events_without_a_store_are_recorded_and_said_so(gateway: GatewayProcess
     status, text = call(gateway, "/v1/events", {"events": [event]})
     assert status == 503
     assert json.loads(text)["retry"]
+
+
+def test_a_killed_gateway_is_started_again(gateway: GatewayProcess) -> None:
+    """Its worker does not outlive it, so the port is free and the next one answers."""
+    assert gateway.process is not None
+    os.kill(gateway.process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _answers(gateway):
+        time.sleep(0.1)
+    gone = not _answers(gateway)
+
+    gateway.keep()
+    gateway.wait_answer()
+
+    assert gone
+    assert gateway.restarts == 1
+    assert call(gateway, "/v1/recommend", {"history": ["i1"]})[0] == 200
+
+
+def _answers(gateway: GatewayProcess) -> bool:
+    try:
+        return call(gateway, "/livez")[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
