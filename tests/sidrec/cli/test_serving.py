@@ -105,11 +105,19 @@ def test_deploying_what_is_live_changes_nothing(served: tuple[Path, Bundle, dict
     assert [row["action"] for row in sidrec(home, "ledger", "show")["rows"]] == ["promote", "live"]
 
 
-def test_a_killed_server_leaves_no_process_behind(tmp_path: Path) -> None:
-    """`kill -9` of serve: Triton, its stub, the gateway and its worker go with it; `stop` finds nothing to stop."""
-    home = tmp_path / "home"
-    promoted(tmp_path, home)
-    state = sidrec(home, "serve", "--detach", "--grpc-port", str(free_port()), "--gateway-port", str(free_port()))
+def test_without_a_promotion_serve_says_what_to_do(tmp_path: Path) -> None:
+    """Nothing promoted, nothing running: each command names the next one."""
+    assert "sidrec promote" in sidrec(tmp_path, "serve", expect=1)["next"]
+    assert "sidrec serve" in sidrec(tmp_path, "recommend", expect=1)["next"]
+    assert sidrec(tmp_path, "stop") == {"stopped": False, "pid": None}
+
+
+def test_a_killed_server_leaves_no_process_behind(served: tuple[Path, Bundle, dict[str, Any]]) -> None:
+    """`kill -9` of serve: Triton, its stub, the gateway and its worker go with it; `stop` finds nothing to stop.
+
+    The last test of the module's server.
+    """
+    home, _, state = served
     family = processes_of(home)
     os.kill(state["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 30
@@ -134,10 +142,3 @@ def processes_of(home: Path) -> list[str]:
         if f"SIDREC_HOME={home}\0".encode() in environment + b"\0":
             found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
-
-
-def test_without_a_promotion_serve_says_what_to_do(tmp_path: Path) -> None:
-    """Nothing promoted, nothing running: each command names the next one."""
-    assert "sidrec promote" in sidrec(tmp_path, "serve", expect=1)["next"]
-    assert "sidrec serve" in sidrec(tmp_path, "recommend", expect=1)["next"]
-    assert sidrec(tmp_path, "stop") == {"stopped": False, "pid": None}
