@@ -48,6 +48,24 @@ def ask(user="", history=()):
 print(json.dumps([ask(user=sys.argv[2]), ask(history=sys.argv[3].split(",")), ask(user="nobody-we-know")]))
 """
 
+# Asks until its standard input says stop, then tells how each request ended.
+TRAFFIC = """
+import json, sys, threading
+from collections import Counter
+from sidrec.client import RecommendClient
+
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+bundles, failed = Counter(), []
+with RecommendClient(sys.argv[1]) as client:
+    while not stop.wait(0.02):
+        try:
+            bundles[client.recommend(history=["85123A"], k=5).bundle_id] += 1
+        except Exception as error:
+            failed.append(str(error))
+print(json.dumps({"bundles": bundles, "failed": failed}))
+"""
+
 
 @dataclass
 class House:
@@ -188,11 +206,11 @@ def test_gateway_answers_as_triton_does(run: dict[str, Any], served: dict[str, A
 def test_replay_feeds_the_drift_report(house: House, served: dict[str, Any]) -> None:
     """Two replayed days of real customers become exposures, and the report is made from them."""
     replayed = house.call("replay", "--from", "2010-11-01", "--to", "2010-11-02")
-    report = house.call("drift", "report", expect=3)
+    report = house.call("drift", "report", "--week", "2010-11-01", expect=3)
 
     assert replayed["errors"] == 0
-    assert replayed["requests"] > 50
-    assert Path(report["html"]).stat().st_size > 10_000
+    assert report["n"]["requests"] == replayed["requests"] > 50
+    assert report["n"]["purchases"] > 1000
 
 
 def test_status_names_champion_run_and_server(house: House, run: dict[str, Any], served: dict[str, Any]) -> None:
@@ -212,3 +230,30 @@ def test_ledger_says_who_promoted_and_what_went_live(house: House, served: dict[
     rows = house.call("ledger", "show")["rows"]
 
     assert [row["action"] for row in rows] == ["promote", "live"]
+
+
+def test_promotion_and_rollback_fail_no_request(
+    house: House, run: dict[str, Any], served: dict[str, Any], tmp_path: Path
+) -> None:
+    """Under steady traffic a person promotes a second bundle and rolls back; every request is answered."""
+    recipe = tmp_path / "narrow.yaml"
+    recipe.write_text((ROOT / RECIPE).read_text().replace("beam_width: 20", "beam_width: 15"))
+    second = house.call("run", "--recipe", str(recipe))["bundle_id"]
+    traffic = subprocess.Popen(
+        [sys.executable, "-c", TRAFFIC, served["grpc"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    house.call("promote", second, "--reason", "narrower beams")
+    started = time.monotonic()
+    house.call("rollback", "--reason", "the test wants the first bundle back")
+    seconds = time.monotonic() - started
+    out, _ = traffic.communicate("stop\n", timeout=60)
+    seen = json.loads(out)
+
+    assert second != run["bundle_id"]
+    assert seen["failed"] == []
+    assert set(seen["bundles"]) == {run["bundle_id"], second}
+    assert house.call("status")["champion"]["bundle_id"] == run["bundle_id"]
+    assert seconds < 60
+    actions = [row["action"] for row in house.call("ledger", "show")["rows"]]
+    assert actions == ["promote", "live", "promote", "live", "rollback", "live"]
