@@ -126,12 +126,21 @@ class S2GRModel(nn.Module):
         ).sum(dim=0)
 
     def encode(
-        self, inputs: EncoderInput, codes: Int[Tensor, "item level"], present: Float[Tensor, "item level"]
+        self,
+        inputs: EncoderInput,
+        codes: Int[Tensor, "item level"],
+        present: Float[Tensor, "item level"],
+        item_vectors: Float[Tensor, "item dim"] | None = None,
     ) -> Memory:
-        """Return the memory of a batch of histories; a position sees its own basket and earlier ones."""
+        """Return the memory of a batch of histories; a position sees its own basket and earlier ones.
+
+        Args:
+            item_vectors: those of the whole catalogue, where they are known already: a request must not cost O(items).
+        """
         users, width = inputs.rank.shape
         if inputs.level is None:
-            hidden = self._basket_vectors(inputs, codes, present).view(users, width, -1)
+            vectors = self.item_vectors(codes, present) if item_vectors is None else item_vectors
+            hidden = _basket_vectors(inputs, vectors).view(users, width, -1)
         else:
             level = inputs.level.flatten()
             code = codes[inputs.items, level]
@@ -153,14 +162,12 @@ class S2GRModel(nn.Module):
             hidden, _ = block(hidden, None, remember(block, memory.hidden), bias)
         return self.auxiliary_norm(hidden)  # type: ignore[no-any-return]
 
-    def _basket_vectors(
-        self, inputs: EncoderInput, codes: Int[Tensor, "item level"], present: Float[Tensor, "item level"]
-    ) -> Float[Tensor, "bag dim"]:
-        """Return the sum of a basket's item vectors over the root of its size; an empty bag is zero."""
-        vectors = self.item_vectors(codes, present)
-        sums = embedding_bag(inputs.items, vectors, inputs.bag_start, mode="sum")
-        end = torch.cat([inputs.bag_start[1:], inputs.bag_start.new_tensor([len(inputs.items)])])
-        return sums * (end - inputs.bag_start).clamp(min=1)[:, None] ** -0.5
+
+def _basket_vectors(inputs: EncoderInput, vectors: Float[Tensor, "item dim"]) -> Float[Tensor, "bag dim"]:
+    """Return the sum of a basket's item vectors over the root of its size; an empty bag is zero."""
+    sums = embedding_bag(inputs.items, vectors, inputs.bag_start, mode="sum")
+    end = torch.cat([inputs.bag_start[1:], inputs.bag_start.new_tensor([len(inputs.items)])])
+    return sums * (end - inputs.bag_start).clamp(min=1)[:, None] ** -0.5
 
 
 def remember(block: nn.Module, hidden: Float[Tensor, "user pos dim"]) -> KeyValues:

@@ -41,6 +41,7 @@ class S2GRRanker:
     repeat: RepeatPath | None
     codes: Int[Tensor, "item level"]
     present: Float[Tensor, "item level"]
+    item_vectors: Float[Tensor, "item dim"]
 
     @classmethod
     def of(
@@ -53,7 +54,10 @@ class S2GRRanker:
     ) -> Self:
         """Return the ranker of a generator in evaluation mode."""
         model.eval()
-        return cls(model, catalog, trie, bias, repeat, code_table(catalog), has_code(catalog).float())
+        codes, present = code_table(catalog), has_code(catalog).float()
+        with torch.no_grad():
+            item_vectors = model.item_vectors(codes, present)
+        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog) -> Self:
@@ -100,7 +104,7 @@ class S2GRRanker:
             inputs = encoder_input(trimmed, flatten=self.codes.shape[1])
         else:
             inputs = encoder_input([history.tail(config.max_positions) for history in histories])
-        return self.model.encode(inputs, self.codes, self.present)
+        return self.model.encode(inputs, self.codes, self.present, self.item_vectors)
 
     @torch.no_grad()
     def rank(self, queries: Sequence[Query], *, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
