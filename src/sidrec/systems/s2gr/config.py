@@ -22,7 +22,7 @@ class S2GRCodebookConfig(BaseModel):
         "baskets", description="What co-occurs: items of one basket, or events near each other in a history."
     )
     window: int = Field(5, ge=2, description="Events per window, for windows: events.")
-    max_neighbours: int = Field(50, ge=1, description="Strongest edges kept per item of the co-occurrence graph.")
+    max_neighbours: int = Field(20, ge=1, description="Strongest edges kept per item of the co-occurrence graph.")
     smoothing_alpha: float = Field(0.1, gt=0, le=1, description="Share of content kept at each smoothing step.")
     smoothing_steps: int = Field(3, ge=0)
     commitment_weight: float = Field(0.25, ge=0)
