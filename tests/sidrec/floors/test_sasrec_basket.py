@@ -113,3 +113,14 @@ def test_loss_is_the_mean_over_baskets_of_the_mean_negative_log_probability() ->
 
     assert len(spans) > 2
     torch.testing.assert_close(model.loss(data, spans, np.random.default_rng(0)), torch.stack(expected).mean())
+
+
+def test_positions_count_back_from_the_newest_basket() -> None:
+    """The basket that is asked about has the same position vector whatever the length of the history."""
+    data = random_world(2).data()
+    model = SMALL.fit(data).model  # type: ignore[attr-defined]
+    model.blocks = torch.nn.ModuleList()
+    three = model.encode(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2, 3]), torch.tensor([3]))
+    one = model.encode(torch.tensor([2]), torch.tensor([0, 1]), torch.tensor([1]))
+
+    torch.testing.assert_close(three[0, -1], one[0, 0])
