@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -75,7 +75,7 @@ class S2GRCodebook:
         files.write_json_atomic(folder / _HEADER, header)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path) -> "S2GRCodebook":
         """Return the codebook that `save` wrote.
 
         Raises:
