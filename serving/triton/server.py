@@ -88,8 +88,8 @@ class TritonServer:
 
     @property
     def shm_prefix(self) -> str:
-        """Name that this server's shared memory regions begin with, the same for every start."""
-        return f"sidrec{hashlib.sha256(str(self.state).encode()).hexdigest()[:10]}p{self.grpc_port}x"
+        """Name that this state folder's shared memory regions begin with, so the next start clears a killed one's."""
+        return f"sidrec{hashlib.sha256(str(self.state).encode()).hexdigest()[:12]}x"
 
     def start(self) -> None:
         """Start the process, after what a killed predecessor left in shared memory is gone."""

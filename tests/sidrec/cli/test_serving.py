@@ -14,7 +14,7 @@ import pytest
 
 from serving import registry
 from serving.state import process_started
-from serving.triton.server import free_port
+from serving.triton.server import TritonServer, clear_shared_memory, free_port
 from sidrec.bundle import Bundle, open_bundle
 from sidrec.release.promotion import promote
 from tests.release_world import make_signed
@@ -123,6 +123,8 @@ def test_a_killed_server_leaves_no_process_behind(served: tuple[Path, Bundle, di
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and processes_of(home):
         time.sleep(0.2)
+
+    clear_shared_memory(TritonServer(home, home, home, 0, 0).shm_prefix)
 
     assert len(family) >= 4
     assert processes_of(home) == []
