@@ -49,18 +49,19 @@ def slot_of(recipe: Recipe) -> Slot:
     """Return the slot of a recipe over the data and the code as they are now.
 
     Raises:
-        RecipeError: the events file is not there.
+        RecipeError: a file of the data is not there.
     """
-    events = recipe.data.events
-    if not events.exists():
-        raise RecipeError(
-            f"data.events: no file at {events}; a relative path starts at {Path.cwd()}",
-            next_step="see docs/your-data.md",
-        )
+    sources = {"events": recipe.data.events, "items": recipe.data.items}
+    for name, path in sources.items():
+        if path is not None and not path.exists():
+            raise RecipeError(
+                f"data.{name}: no file at {path}; a relative path starts at {Path.cwd()}",
+                next_step="see docs/your-data.md",
+            )
     content = {
         "pipeline": "training",
         "as_of": str(recipe.as_of),
-        "watermark": files.sha256_tree(events),
+        "data": {name: files.sha256_tree(path) for name, path in sources.items() if path is not None},
         "recipe": recipe_hash(recipe),
         "code": _code_version(),
     }

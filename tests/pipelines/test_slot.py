@@ -47,3 +47,14 @@ def test_missing_data_names_the_path(tmp_path: Path) -> None:
     """A recipe whose events are not there says where it looked."""
     with pytest.raises(RecipeError, match="nothing_here"):
         slot_of(parse_recipe(recipe(tmp_path / "nothing_here")))
+
+
+def test_new_items_are_a_new_slot(events: Path, tmp_path: Path) -> None:
+    """A changed items file under the same name is another slot."""
+    items = tmp_path / "items.csv"
+    items.write_text("item_id,title\n")
+    text = recipe(events).replace("  adapter:", f"  items: {items}\n  adapter:")
+    before = slot_of(parse_recipe(text))
+    items.write_text("item_id,title\n1,one\n")
+
+    assert slot_of(parse_recipe(text)) != before
