@@ -257,7 +257,7 @@ def _look(autoencoder: QuantizedAutoencoder, vectors: Float[Tensor, "item width"
     codes = quantized.codes.numpy()
     size = autoencoder.quantizer.codebooks.shape[1]
     return {
-        "epoch": epoch,
+        "epoch": float(epoch),
         "reconstruction": float(reconstruction_loss(rebuilt, vectors)),
         "collision_rate": float(sid_health(codes)["collision_rate"]),
         "min_utilisation": min(len(np.unique(codes[:, level])) / size for level in range(codes.shape[1])),
