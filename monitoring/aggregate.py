@@ -45,7 +45,7 @@ def request_counts(requests: pl.LazyFrame, bundle_id: str | None) -> pl.DataFram
     values = [_counts(requests.select(key=value), kind) for kind, value in FEATURES.items()]
     served = _counts(requests.select(key="item_ids").explode("key"), SERVED)
     codes = _code_table(SERVED_CODES, served_codes(requests, bundle_id))
-    return _table([*pl.collect_all([total, *values, served]), codes])
+    return _table([*pl.collect_all([total, *values, served], engine="streaming"), codes])
 
 
 def purchase_counts(purchases: pl.LazyFrame) -> pl.DataFrame:

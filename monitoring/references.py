@@ -8,7 +8,8 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from monitoring.windows import Window, basket_purchases, distinct_requests
+from monitoring.measures import WINDOWS_OF
+from monitoring.windows import Window, basket_purchases
 from sidrec.errors import UsageError
 
 RECENT_DAYS = 28
@@ -55,17 +56,21 @@ def _named_days(name: str) -> Window:
     return window
 
 
+def weeks_needed(window: Window) -> Window:
+    """Return the days whose requests a report of `window` reads: those of its last weeks and of all before each."""
+    return Window(window.previous(WEEKS_BEFORE + WINDOWS_OF - 1).start, window.end)
+
+
 def request_reference(exposures: pl.LazyFrame, window: Window) -> tuple[Reference, pl.LazyFrame]:
-    """Return the requests to compare with, and the window's requests that are compared with them.
+    """Return the distinct requests to compare with, and the window's requests that are compared with them.
 
     They are those of the four weeks before, and all of the window's. Where there are none before, the window's
     first half (by time) stands in and its second half is compared: a first week shows its numbers, but a single
     week cannot warn.
     """
-    every = distinct_requests(exposures)
-    requests = window.rows(every)
+    requests = window.rows(exposures)
     before = window.previous(WEEKS_BEFORE)
-    earlier = before.rows(every)
+    earlier = before.rows(exposures)
     if earlier.select(pl.len()).collect().item():
         return Reference("earlier", f"requests of {before}", earlier), requests
     middle = requests.select(pl.col("event_time").median()).collect().item() or 0.0

@@ -87,11 +87,12 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
         reference: what purchases are compared with, see `references.purchase_reference`.
     """
     config = recipe.monitoring
-    exposures = windows.scan_exposures(sources.exposures)
+    logged = windows.scan_exposures(sources.exposures)
     outcomes = outcome.read(sources.outcomes).lazy()
-    window = windows.newest_week(exposures, outcomes) if week is None else windows.week_of(week)
+    window = windows.newest_week(logged, outcomes) if week is None else windows.week_of(week)
     if window is None:
         return None
+    exposures = windows.distinct_requests(references.weeks_needed(window).rows(logged))
     catalogue, bundle_id = _catalogue(sources.bundle)
     purchases = windows.outcome_purchases(window.rows(outcomes))
     before = references.purchase_reference(pl.scan_parquet(sources.baskets), reference, recipe.gate_start)
@@ -113,7 +114,7 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
     ]
     judged = tuple(measures.over_weeks([newest, *older]))
     level = _overall(drift, judged)
-    served = window.rows(windows.distinct_requests(exposures))
+    served = window.rows(exposures)
     usage_counts = (
         aggregate.SCHEMA.to_frame()
         if catalogue is None or bundle_id is None

@@ -72,8 +72,16 @@ def newest_bundle(exposures: pl.LazyFrame) -> str | None:
 
 
 def distinct_requests(exposures: pl.LazyFrame) -> pl.LazyFrame:
-    """Return one row a request id, the one logged first: a replayed or retried request counts once."""
-    return exposures.sort("wall_time_ms", "request_id").unique("request_id", keep="first", maintain_order=True)
+    """Return one row a request id, the one logged first: a replayed or retried request counts once.
+
+    Only ids and times are read here, and only the rows to leave out are kept, so the log stays lazy.
+    """
+    order = exposures.select("request_id", "wall_time_ms").with_row_index("row").collect()
+    repeated = order.filter(pl.col("request_id").is_duplicated()).sort("wall_time_ms", "row")
+    later = repeated.filter(~pl.col("request_id").is_first_distinct())["row"]
+    if later.is_empty():
+        return exposures
+    return exposures.with_row_index("row").filter(~pl.col("row").is_in(later.implode())).drop("row")
 
 
 def basket_purchases(baskets: pl.LazyFrame) -> pl.LazyFrame:
@@ -133,7 +141,7 @@ def attribute_window(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, window: Wi
 
 
 def attribute(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, *, count_from: int = 0) -> Attribution:
-    """Return which exposed items were bought.
+    """Return which of the items that distinct requests exposed were bought.
 
     An outcome belongs to the request it names; else to the earliest request that showed this item to this user
     in the 7 days before it. An exposed item counts as a hit once, by its first outcome.
@@ -144,12 +152,7 @@ def attribute(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, *, count_from: in
     events = outcomes.unique("event_id", keep="first", maintain_order=True).select(
         "event_id", "user_id", "item_id", "event_time", "request_id"
     )
-    shown = (
-        distinct_requests(exposures)
-        .select("request_id", "user_id", "wall_time_ms", "item_ids", exposed="event_time")
-        .collect()
-        .lazy()
-    )
+    shown = exposures.select("request_id", "user_id", "wall_time_ms", "item_ids", exposed="event_time")
     named = events.join(
         shown.select("request_id", "exposed", "item_ids"), on="request_id", how="inner", maintain_order="left"
     )
@@ -176,7 +179,8 @@ def attribute(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, *, count_from: in
     )
     counted = shown.filter(pl.col("exposed") >= count_from)
     num_events, num_shown, num_named, num_by_item, hit_rows = pl.collect_all(
-        [events.select(pl.len()), counted.select(pl.len()), named.select(pl.len()), by_item.select(pl.len()), hits]
+        [events.select(pl.len()), counted.select(pl.len()), named.select(pl.len()), by_item.select(pl.len()), hits],
+        engine="streaming",
     )
     total, matched_request, matched_item = num_events.item(), num_named.item(), num_by_item.item()
     return Attribution(

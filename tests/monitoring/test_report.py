@@ -11,8 +11,9 @@ import pytest
 
 from monitoring import report, ui
 from monitoring.report import DriftReport, Sources
-from sidrec import home
+from sidrec import exposure, home
 from sidrec.errors import UsageError
+from sidrec.exposure import Exposure
 from sidrec.recipe import Recipe
 from tests.monitoring.drift_world import World, at, bought, exposed, write_exposures, write_outcomes
 
@@ -105,6 +106,15 @@ def test_a_second_week_is_compared_with_the_first(sources: Sources, small: Recip
     assert first.as_dict()["n"]["requests"] == 600
     assert first.as_dict()["n"]["compared_requests"] + first.as_dict()["n"]["reference_requests"] == 600
     assert second.as_dict()["n"]["compared_requests"] == second.as_dict()["n"]["reference_requests"] == 600
+
+
+def test_a_replayed_week_counts_once(sources: Sources, small: Recipe) -> None:
+    """Exposures logged again under their request ids change no number."""
+    traffic(MONDAY, ITEMS)
+    once = built(sources, small).as_dict()
+    write_exposures([Exposure(**row) for row in exposure.read(home.exposures_dir()).to_dicts()])
+
+    assert built(sources, small).as_dict() == once
 
 
 def test_two_weeks_over_a_threshold_warn(sources: Sources, small: Recipe) -> None:

@@ -87,7 +87,7 @@ def test_attribution_equals_brute_force(seed: int) -> None:
     # Two rows of one request and one time of logging: which was first is not defined.
     rows = list({(row.request_id, row.wall_time_ms): row for row in rows}.values())
 
-    seen = windows.attribute(table(rows), events(list(outcomes.values())))
+    seen = windows.attribute(windows.distinct_requests(table(rows)), events(list(outcomes.values())))
 
     found = set(seen.hits.select("request_id", "item_id", "event_id").iter_rows())
     assert (seen.by_request, seen.by_item, seen.unmatched, found) == brute_force(rows, list(outcomes.values()))
@@ -142,6 +142,13 @@ def test_a_request_id_counts_once() -> None:
     rows = [exposed("r", "a", 10, ["i2"], wall_time_ms=2), exposed("r", "a", 10, ["i1"], wall_time_ms=1)]
 
     assert windows.distinct_requests(table(rows)).collect()["item_ids"].to_list() == [["i1"]]
+
+
+def test_a_log_without_repeats_is_read_as_it_is() -> None:
+    """Every request stays, in its order, when none was logged twice."""
+    rows = [exposed(name, "a", 10, ["i1"]) for name in ("r2", "r1", "r3")]
+
+    assert windows.distinct_requests(table(rows)).collect()["request_id"].to_list() == ["r2", "r1", "r3"]
 
 
 def test_weeks_begin_on_monday() -> None:
