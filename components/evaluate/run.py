@@ -38,7 +38,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     for name, key in ((BUNDLE, "bundle"), (CHAMPION, "champion")):
         if key in inputs:
             started = time.monotonic()
-            lists[name], answers[name] = bundle_lists(inputs[key], recipe, data, targets, label=f"evaluate {name}")
+            lists[name], answers[name] = bundle_lists(inputs[key], recipe, data, targets, label=f"evaluate: {name}")
             seconds[name] = round(time.monotonic() - started, 2)
     _refuse_if_fit_on_the_gate(answers[BUNDLE], recipe, inputs["bundle"])
 
@@ -46,7 +46,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     floors: list[Floor] = [*recipe.evaluation.floors]
     if recipe.gates.floor not in floors:
         floors.append(recipe.gates.floor)
-    for floor in track(floors, "evaluate floors", total=len(floors)):
+    for floor in track(floors, "evaluate: floors", total=len(floors)):
         started = time.monotonic()
         lists[floor] = floor_lists(floor, data, targets, seed=recipe.seed, data_key=data_key)
         seconds[floor] = round(time.monotonic() - started, 2)
@@ -80,6 +80,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     files.write_text_atomic(target / "report.md", markdown(report))
     files.write_json_atomic(target / "report.json", report)
     gates = [GateResult.model_validate(gate) for gate in report["gates"]]
+    for gate in gates:
+        print(f"evaluate: {gate.result}: {gate.sentence}", flush=True)
     return {
         "rows": data.num_rows,
         "novel_rows": len(targets["novel"].rows),

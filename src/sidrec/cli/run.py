@@ -20,7 +20,7 @@ from sidrec.cli.console import JsonFlag, emit
 from sidrec.clock import utc_now_iso
 from sidrec.errors import CheckFailedError, InconclusiveError, UsageError
 from sidrec.process import exclusive
-from sidrec.recipe import load_recipe
+from sidrec.recipe import Recipe, load_recipe
 from sidrec.steps import RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def run(
         result = slot.result()
         already = result is not None and result["result"] in ("ok", "inconclusive")
         if not already:
+            if not as_json:
+                _say_outlook(parsed)
             result = _run_slot(slot, text, quiet=as_json)
     assert result is not None
     if result["result"] != "failed" or not as_json:
@@ -169,6 +171,21 @@ def _champion_folder() -> str:
 
     desired = Ledger().desired()
     return "" if desired is None else str(registry.bundle_folder(desired.bundle_ids[0]))
+
+
+def _say_outlook(recipe: Recipe) -> None:
+    """Say before training whether the rows of a gate window can decide non-inferiority to the champion."""
+    from serving import registry
+    from sidrec.evaluation.power import before_training
+    from sidrec.release.ledger import Ledger
+    from sidrec.release.verdict import read_verdict
+
+    desired = Ledger().desired()
+    if desired is None:
+        return
+    verdict = read_verdict(registry.verdict_path(desired.bundle_ids[0]))
+    for outlook in before_training(verdict.gates, verdict.metrics, recipe.gates.non_inferiority):
+        Console(stderr=True).print(f"  quality gate: {outlook.sentence}", highlight=False, markup=False)
 
 
 def _show(result: dict[str, Any], already: bool) -> None:

@@ -1,11 +1,13 @@
 """How small a difference a number of rows can show, known before anything is trained."""
 
+from collections.abc import Iterable, Mapping
 from math import ceil, sqrt
 from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidrec.evaluation.bootstrap import CONFIDENCE
+from sidrec.evaluation.gates import GateResult
 
 POWER = 0.80
 # Per-row standard deviation of the NDCG@10 difference of two models on Online Retail: .07 to .18 (protocol §2.3).
@@ -68,6 +70,40 @@ def outlook(
             f"{non_inferiority:.1%} of {champion_mean:.4f} = {tolerated:.4f}; {reading}."
         ),
     )
+
+
+def before_training(
+    gates: Iterable[GateResult], metrics: Mapping[str, Mapping[str, float]], non_inferiority: float
+) -> list[Outlook]:
+    """Return what the next non-inferiority test can decide, from the champion's own verdict, one outlook a row set.
+
+    The champion's rows stand for the next window's; a spread measured against an earlier champion replaces the
+    typical one where its interval is known.
+    """
+    rows: dict[str, int] = {}
+    spread: dict[str, float] = {}
+    for gate in gates:
+        if gate.gate != "quality":
+            continue
+        kind = gate.name.removeprefix("non_inferior_")
+        if gate.name.startswith("beats_"):
+            rows.setdefault("novel", gate.n)
+        elif kind in metrics:
+            rows[kind] = gate.n
+            if gate.interval is not None and gate.interval[1] > gate.interval[0]:
+                half = (gate.interval[1] - gate.interval[0]) / 2 * metrics[kind]["ndcg@10"]
+                spread[kind] = half / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * sqrt(gate.n)
+    return [
+        outlook(
+            n=n,
+            champion_mean=metrics[kind]["ndcg@10"],
+            non_inferiority=non_inferiority,
+            row_sd=spread.get(kind, TYPICAL_ROW_SD),
+            metric=f"NDCG@10 {kind}",
+        )
+        for kind, n in sorted(rows.items())
+        if kind in metrics
+    ]
 
 
 def _distance() -> float:

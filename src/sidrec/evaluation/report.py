@@ -143,7 +143,7 @@ def build_report(evaluated: Evaluated, *, facts: Mapping[str, Any]) -> dict[str,
                 champion_mean=means[CHAMPION if CHAMPION in models else BUNDLE][kind][HEADLINE],
                 non_inferiority=evaluated.gates.non_inferiority,
                 row_sd=differences[CHAMPION if CHAMPION in models else evaluated.gates.floor][kind]["row_sd"],
-                metric=f"{kind} NDCG@10",
+                metric=f"NDCG@10 {kind}, against {'the champion' if CHAMPION in models else 'this bundle, next time'}",
             ).model_dump()
             for kind in KINDS
         },

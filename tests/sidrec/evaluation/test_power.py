@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sidrec.evaluation.bootstrap import paired_difference
-from sidrec.evaluation.power import minimum_detectable_difference, outlook, rows_needed
+from sidrec.evaluation.gates import champion_gate, floor_gate
+from sidrec.evaluation.power import before_training, minimum_detectable_difference, outlook, rows_needed
 
 
 def test_minimum_detectable_difference_is_two_point_eight_standard_errors() -> None:
@@ -57,3 +58,35 @@ def test_no_rows_decide_nothing() -> None:
 
     assert not result.decidable
     assert np.isfinite(result.minimum_detectable)
+
+
+METRICS = {"all": {"ndcg@10": 0.32}, "novel": {"ndcg@10": 0.06}}
+
+
+def test_a_first_champion_gives_the_outlook_of_its_novel_rows() -> None:
+    """Its only quality gate is the floor's, on novel rows, at the typical spread."""
+    rows = np.full(1171, 0.06)
+    gate = floor_gate(paired_difference(rows, rows / 2, resamples=100, seed=0), metric="m", floor="ease")
+    (result,) = before_training([gate], METRICS, 0.03)
+
+    assert result == outlook(n=1171, champion_mean=0.06, non_inferiority=0.03, metric="NDCG@10 novel")
+
+
+def test_a_later_champion_brings_its_measured_spread() -> None:
+    """The spread read back from the relative interval is that of the per-row differences."""
+    generator = np.random.default_rng(1)
+    reference = generator.uniform(0.1, 0.5, size=1280)
+    difference = paired_difference(reference + generator.normal(0, 0.08, 1280), reference, resamples=2000, seed=0)
+    gate = champion_gate(difference, metric="m", name="non_inferior_all", non_inferiority=0.03)
+    (result,) = before_training([gate], {"all": {"ndcg@10": difference.reference}}, 0.03)
+
+    assert result.n == 1280
+    assert result.row_sd == pytest.approx(difference.row_sd, rel=0.1)
+
+
+def test_gates_of_codebook_and_serving_are_not_asked() -> None:
+    """Only the quality gates count rows."""
+    rows = np.full(10, 0.5)
+    gate = floor_gate(paired_difference(rows, rows / 2, resamples=100, seed=0), metric="m", floor="ease")
+
+    assert before_training([gate.model_copy(update={"gate": "serving"})], METRICS, 0.03) == []
