@@ -106,7 +106,7 @@ def test_clusters_cover_all_codes_and_ignore_unused_ones() -> None:
     """Centres are the means of used codewords; an unused one, however far, joins the nearest cluster."""
     words = torch.tensor([[[0.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 2.0], [500.0, 500.0]]])
     config = CONFIG.model_copy(update={"num_clusters": 2})
-    cluster_of, centres = cluster_codewords(words, np.array([[0], [1], [2], [3]]), config, seed=0)
+    cluster_of, centres = cluster_codewords(words, np.array([[0], [1], [2], [3]], dtype=np.int32), config, seed=0)
 
     assert sorted(centres[0].tolist()) == [[0.0, 1.0], [9.0, 1.0]]
     assert cluster_of.dtype == torch.int32
