@@ -150,13 +150,12 @@ class Answerer:
         waiting = [one for one in pending if one.history_source == "none" and one.request.user_id is not None]
         if self._histories is None or not waiting:
             return
-        nows = [one.now for one in waiting]
         found = self._histories.read(
             [one.request.user_id or "" for one in waiting],
-            now=nows,
+            now=[one.now for one in waiting],
             deadline_ms=self.revision.history_deadline_ms,
-            # A replayed request must not see what was bought after it.
-            until=nows if self.revision.clock == "event" else None,
+            # A replayed request must not see what was bought after it; one without a time sees all there is.
+            until=[one.request.event_time for one in waiting],
         )
         for one, stored in zip(waiting, found, strict=True):
             one.feature_age_s = stored.age_s

@@ -10,11 +10,10 @@ from sidrec.cli.console import JsonFlag, emit
 
 def status(as_json: JsonFlag = False) -> None:
     """Show the champion, the last run and the server."""
-    value = {"champion": _champion(), "last_run": _last_run(), "serving": _serving()}
+    champion, last, serving = _champion(), _last_run(), _serving()
 
     def render() -> None:
         console = Console(highlight=False)
-        champion, last, serving = value["champion"], value["last_run"], value["serving"]
         if champion is None:
             console.print("champion: none; next: sidrec run, then sidrec promote --first --reason '…'")
         else:
@@ -26,7 +25,7 @@ def status(as_json: JsonFlag = False) -> None:
         console.print("last run: none" if last is None else f"last run: {last['slot']} {last['result']}")
         console.print(f"serving: {serving['state']}" + (f" at {serving['grpc']}" if serving.get("grpc") else ""))
 
-    emit(value, as_json, render)
+    emit({"champion": champion, "last_run": last, "serving": serving}, as_json, render)
 
 
 def _champion() -> dict[str, Any] | None:
