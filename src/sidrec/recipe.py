@@ -6,10 +6,10 @@
 import hashlib
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sidrec.clock import ClockMode, day_start
 from sidrec.data.config import DataConfig, EmbeddingConfig, FeaturesConfig, ValidationConfig
@@ -98,6 +98,16 @@ class S2GRRecipe(_RecipeBase):
     model: S2GRModelConfig
     training: S2GRTrainingConfig
     repeat: RepeatConfig
+
+    @model_validator(mode="after")
+    def _training_set_reaches_back(self) -> Self:
+        """Refuse a training set that starts after the validation days that read it."""
+        if self.features.training_set_days < self.training.validation_days:
+            raise ValueError(
+                f"features.training_set_days is {self.features.training_set_days}, training.validation_days reads "
+                f"{self.training.validation_days}: make the first at least the second"
+            )
+        return self
 
 
 Recipe = PopularityRecipe | S2GRRecipe

@@ -55,3 +55,10 @@ def test_hash_ignores_comments_and_sees_values() -> None:
 
     assert same == recipe_hash(parse_recipe(TEXT))
     assert same != recipe_hash(parse_recipe(TEXT.replace("seed: 0", "seed: 1")))
+
+
+def test_training_set_must_cover_the_validation_days() -> None:
+    """The repeat path is learnt on the training set, so it must reach back as far as the validation days."""
+    text = TEXT.replace("history_cap: 200", "history_cap: 200\n  training_set_days: 7")
+    with pytest.raises(RecipeError, match="training_set_days is 7"):
+        parse_recipe(text)

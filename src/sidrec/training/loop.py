@@ -4,6 +4,7 @@ Every draw of a batch is decided by (seed, epoch, step), and torch's random stat
 was interrupted cannot be seen in its result on the same machine with the same thread count.
 """
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ class _Run:
         total = self.config.epochs * per_epoch
         self.module.train()
         started, before = time.monotonic(), self.seconds
+        if self.step:
+            print(f"{label}: resumed at step {self.step} of {total}", file=sys.stderr, flush=True)
         for batch in track(self._remaining(per_epoch), label, total=total, start=self.step):
             self._update(batch, total)
             self.seconds = before + time.monotonic() - started

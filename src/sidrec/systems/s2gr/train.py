@@ -68,7 +68,15 @@ class S2GRSystem:
             path = RepeatPath(**{name: _as_tuple(value) for name, value in held_out_summary["path"].items()})
         generator = self._generator(inputs, trie, codebook, inputs.seed)
         log, bias = self._train(
-            generator, inputs, trie, codebook, histories, fit_day, self.training.epochs, checkpoints / "final", "train"
+            generator,
+            inputs,
+            trie,
+            codebook,
+            histories,
+            fit_day,
+            self.training.epochs,
+            checkpoints / "final",
+            "train_model: fit",
         )
         self._write(folder / "model", generator, bias, path, log)
         Checkpoints(checkpoints, minutes=0).clear()
@@ -177,7 +185,7 @@ class S2GRSystem:
             cut,
             epochs,
             checkpoints / "held_out",
-            "train without the last month",
+            "train_model: held-out fit",
         )
         ranker = S2GRRanker.of(generator, inputs.catalog, trie, bias, None)
         queries, targets = validation_rows(inputs.training_set, inputs.catalog)
