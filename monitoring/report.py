@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from monitoring import aggregate, codebook_drift, item_drift, measures, references, windows
+from monitoring import aggregate, arms, codebook_drift, item_drift, measures, references, windows
 from monitoring.codebook_drift import TRAFFICS, LevelUsage
 from monitoring.item_drift import ItemDrift, Level
 from monitoring.measures import Measure
@@ -49,6 +49,7 @@ class DriftReport:
     item_drift: ItemDrift
     measures: tuple[Measure, ...]
     usage: tuple[LevelUsage, ...]
+    arms: list[dict[str, Any]]
     attribution: Attribution
     purchase_reference: Reference
     request_reference: Reference
@@ -77,6 +78,7 @@ class DriftReport:
             "measures": [measure.as_dict() for measure in self.measures],
             "codebook": [usage.as_dict() for usage in self.usage],
             "outcomes": self.attribution.as_dict(),
+            "arms": self.arms,
         }
 
 
@@ -130,6 +132,7 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
         item_drift=drift,
         measures=judged,
         usage=tuple(_usage(usage_counts, catalogue, recipe)),
+        arms=arms.arm_rows(served),
         attribution=attribution,
         purchase_reference=before,
         request_reference=earlier,

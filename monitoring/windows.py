@@ -74,9 +74,9 @@ def newest_bundle(exposures: pl.LazyFrame) -> str | None:
 def distinct_requests(exposures: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row a request id, the one logged first: a replayed or retried request counts once.
 
-    Only ids and times are read here, and only the rows to leave out are kept, so the log stays lazy.
+    Only ids (as 64-bit hashes) and times are read here, and only the rows to leave out are kept, so the log stays lazy.
     """
-    order = exposures.select("request_id", "wall_time_ms").with_row_index("row").collect()
+    order = exposures.select(pl.col("request_id").hash(), "wall_time_ms").with_row_index("row").collect()
     repeated = order.filter(pl.col("request_id").is_duplicated()).sort("wall_time_ms", "row")
     later = repeated.filter(~pl.col("request_id").is_first_distinct())["row"]
     if later.is_empty():

@@ -103,13 +103,19 @@ def test_feature_psi_by_hand() -> None:
 
 
 def test_values_are_ordered_as_numbers() -> None:
-    """9 lies below 10 though "9" does not: the bins of both windows agree, so equal counts have PSI 0."""
-    values = {str(value): 10 for value in range(5, 15)}
+    """9 lies below 10 though "9" does not: what moves from 10 to 9 and from 1 to 2 stays in its bin of two values."""
+    before = {str(value): 10 for value in range(1, 21)}
+    now = before | {"9": 20, "10": 0, "1": 0, "2": 20}
 
-    moved = measures.feature_psi(values, {str(value): 10 for value in (5, 6, 7, 8, 9)}, "value")
+    assert measures.feature_psi(before, now, "value") == 0
 
-    assert measures.feature_psi(values, values, "value") == 0
-    assert moved == pytest.approx(5 * (0.1 * np.log(2)) + 5 * ((1e-4 - 0.1) * np.log(1e-4 / 0.1)), rel=1e-3)
+
+def test_values_beyond_the_reference_have_bins_of_their_own() -> None:
+    """A reference of one value throughout does not swallow every other value."""
+    above = measures.feature_psi({"3": 10}, {"40": 10}, "value")
+    below = measures.feature_psi({"3": 10}, {"1": 10}, "value")
+
+    assert above == below == pytest.approx(2 * (1 - 1e-4) * np.log(1e4))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`sidrec drift`, `dashboards`, `replay`, `events`: what traffic does, and traffic to watch."""
 
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +89,13 @@ def dashboards(
     with ui.serve(workspace, port) as process:
         emit(value, as_json, lambda: Console().print(f"dashboards at {url} (Ctrl-C stops)", highlight=False))
         sys.stdout.flush()
-        return process.wait()
+        # Importing polars puts a handler in place that restarts the wait below, so Ctrl-C would never end it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
 
 
 def replay(
@@ -216,6 +223,10 @@ def _show(verdict: dict[str, Any]) -> None:
         f"{outcomes['outcomes']:,} purchases: {outcomes['by_request']:,} by request, "
         f"{outcomes['by_item']:,} by user and item, {outcomes['unmatched']:,} unmatched"
     )
+    for arm in verdict["arms"]:
+        shares = f"{arm['cold_share']:.1%} cold, {arm['degraded_share']:.1%} degraded"
+        latency = f"p50 {arm['latency_p50_ms']:.0f} ms, p99 {arm['latency_p99_ms']:.0f} ms"
+        console.print(f"arm {arm['arm']} ({arm['bundle_id']}): {arm['requests']:,} requests, {shares}, {latency}")
     table = Table("measure", "value", "warns at", "weeks over", box=None, header_style="bold")
     for measure in verdict["measures"]:
         name = f"{measure['panel']}: {measure['kind']} ({measure['statistic']})"

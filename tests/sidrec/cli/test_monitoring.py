@@ -187,14 +187,17 @@ def test_a_replay_through_the_real_server_feeds_the_report(
     assert (histories["history_length"] == 1).all()
 
 
-def test_dashboards_serve_until_interrupted(world: World, bundle: Bundle, project_root: Path) -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_dashboards_serve_until_interrupted(
+    world: World, bundle: Bundle, project_root: Path, ended_by: signal.Signals
+) -> None:
     """The command prints its address, answers there, and takes the page with it when it is interrupted."""
     week(ITEMS)
     drift(world, bundle)
     port = free_port()
     code = (
-        "import typer; from sidrec.cli import monitoring; app = typer.Typer(); monitoring.mount(app); "
-        f"app(args=['dashboards', '--port', '{port}', '--json'], standalone_mode=False)"
+        "import sys, typer; from sidrec.cli import monitoring; app = typer.Typer(); monitoring.mount(app); "
+        f"sys.exit(app(args=['dashboards', '--port', '{port}', '--json'], standalone_mode=False))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=project_root)
     assert process.stdout is not None
@@ -204,9 +207,9 @@ def test_dashboards_serve_until_interrupted(world: World, bundle: Bundle, projec
         with urllib.request.urlopen(f"{url}/api/projects", timeout=10) as response:
             projects = json.load(response)
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.send_signal(ended_by)
+        status = process.wait(30)
 
-    assert [project["name"] for project in projects] == ["sidrec"]
+    assert (status, [project["name"] for project in projects]) == (0, ["sidrec"])
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/api/projects", timeout=10)
