@@ -25,7 +25,7 @@ from sidrec.progress import track
 from sidrec.recipe import Recipe
 from sidrec.recommender import Answer, Recommender, Request
 
-SECTIONS = ("evaluation", "gates", "features", "as_of", "gate_days", "seed", "threads")
+SECTIONS = ("evaluation", "gates", "features", "as_of", "gate_days", "seed")
 BATCH = 64
 
 
@@ -97,7 +97,8 @@ def bundle_lists(
     bundle: Path, recipe: Recipe, data: NextBasket, targets: Mapping[TargetKind, Targets], *, label: str
 ) -> tuple[Lists, dict[str, Any]]:
     """Return the bundle's lists for every row of every kind, and what its answers said about themselves."""
-    recommender = Recommender.open(bundle, threads=recipe.threads)
+    # One thread, as in serving: a second one buys a beam search nothing and costs much on a busy machine.
+    recommender = Recommender.open(bundle, threads=1)
     # Novel means not in the whole history, so all of it must be cleared; otherwise the request is serving's.
     histories = {
         "all": row_histories(data, cap=recipe.features.history_cap),
@@ -184,6 +185,5 @@ def _data_key(recipe: Recipe, inputs: Mapping[str, Path]) -> str:
         recipe.as_of,
         recipe.evaluation.max_rows,
         recipe.seed,
-        recipe.threads,
     ]
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()

@@ -3,7 +3,8 @@
 Source: arXiv 1808.09781 for the architecture; basket inputs and the full softmax replace item positions and sampled
 negatives, since a basket has no order and sampling flatters (protocol `next_basket_v1`, model S1).
 
-Axes: `batch` users, `pos` baskets oldest first, `dim` width, `item` catalogue, `head` attention heads.
+Axes: `basket` baskets of all users one after another, `batch` users, `pos` their baskets oldest first, `row` states to
+score, `dim` width, `item` catalogue, `event` items of the baskets.
 """
 
 import math
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
@@ -44,10 +45,16 @@ class SASRecBasket:
     def fit(self, data: NextBasket) -> Scorer:
         """Return the scorer of a model trained on every fit basket that has an earlier one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = _Model(self, data.num_items, torch.from_numpy(data.popularity)).to(device)
-            self._train(model, data)
+        threads = torch.get_num_threads()
+        # Its matrices are small: one thread is as fast on an idle machine and several times faster on a busy one.
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                model = _Model(self, data.num_items, torch.from_numpy(data.popularity)).to(device)
+                self._train(model, data)
+        finally:
+            torch.set_num_threads(threads)
         return _Sequences(model.eval(), data, self.max_positions)
 
     def _train(self, model: "_Model", data: NextBasket) -> None:
@@ -98,20 +105,17 @@ class _Model(nn.Module):
 
     def encode(
         self, events: Int[Tensor, " event"], offsets: Int[Tensor, " basket"], lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch pos dim"]:
-        """Return the state after every basket; users hold `lengths` consecutive baskets, padded to the longest."""
+    ) -> Float[Tensor, "basket dim"]:
+        """Return the state after every basket, in the baskets' order; users hold `lengths` consecutive ones."""
         size = (offsets[1:] - offsets[:-1]).clamp(min=1)
         vectors = self.item(events, offsets) / size.sqrt()[:, None]
-        longest = int(lengths.max())
-        place = torch.arange(longest, device=lengths.device)
+        place = torch.arange(int(lengths.max()), device=lengths.device)
         real = place < lengths[:, None]
-        states = vectors.new_zeros(len(lengths), longest, self.config.dim)
-        states[real] = vectors
         # Positions count back from the newest basket, the one that is asked about when scoring.
-        back = (lengths[:, None] - 1 - place).clamp(min=0)
-        states = self.dropout(states + self.position[back])
+        back = (lengths[:, None] - 1 - place)[real]
+        states = self.dropout(vectors + self.position[back])
         for block in self.blocks:
-            states = block(states)
+            states = block(states, real)
         hidden: Tensor = self.norm(states)
         return hidden
 
@@ -124,9 +128,7 @@ class _Model(nn.Module):
         inputs = np.concatenate([np.arange(start, stop - 1) for start, stop in spans])
         lengths = torch.tensor([stop - 1 - start for start, stop in spans], device=device)
         events, offsets = _events(data, inputs, drop=self.config.item_dropout, generator=generator)
-        states = self.encode(events.to(device), offsets.to(device), lengths)
-        real = torch.arange(states.shape[1], device=device) < lengths[:, None]
-        logits = self.logits(states[real])
+        logits = self.logits(self.encode(events.to(device), offsets.to(device), lengths))
         target_item, target_offsets = _events(data, inputs + 1)
         size = target_offsets[1:] - target_offsets[:-1]
         target_row = torch.repeat_interleave(torch.arange(len(size)), size).to(device)
@@ -148,14 +150,22 @@ class _Block(nn.Module):
         self.narrow = nn.Linear(4 * config.dim, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Float[Tensor, "batch pos dim"]) -> Float[Tensor, "batch pos dim"]:
-        batch, pos, dim = states.shape
-        heads = self.query_key_value(self.attention_norm(states)).view(batch, pos, 3, self.num_heads, -1)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+    def forward(
+        self, states: Float[Tensor, "basket dim"], real: Bool[Tensor, "batch pos"]
+    ) -> Float[Tensor, "basket dim"]:
+        """Return the states after attention over each user's earlier baskets and a feed-forward layer.
+
+        Only attention needs users side by side; most of that rectangle is padding, so the rest runs on real baskets.
+        """
+        dim = states.shape[1]
+        side_by_side = states.new_zeros(*real.shape, 3 * dim)
+        side_by_side[real] = self.query_key_value(self.attention_norm(states))
+        query, key, value = side_by_side.view(*real.shape, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout.p if self.training else 0.0
         # Users are padded at the end, so the causal mask alone keeps padding out of real positions.
         mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
-        states = states + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, pos, dim)))
+        attended = mixed.transpose(1, 2).flatten(start_dim=2)[real]
+        states = states + self.dropout(self.out(attended))
         widened = gelu(self.widen(self.feed_forward_norm(states)))
         out: Tensor = states + self.dropout(self.narrow(self.dropout(widened)))
         return out
@@ -177,7 +187,7 @@ class _Sequences:
         lengths = torch.from_numpy(stop - start).to(device)
         with torch.inference_mode():
             states = self.model.encode(events.to(device), offsets.to(device), lengths)
-            newest = states[torch.arange(len(rows), device=device), lengths - 1]
+            newest = states[lengths.cumsum(dim=0) - 1]
             return np.asarray(self.model.logits(newest).double().cpu().numpy())
 
 
