@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sidrec.decoding.trie import ROOT, PrefixTrie
@@ -55,3 +56,12 @@ class PopularityPrior:
     def on(self, day: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
         """Return the table's row of a day; days outside it take the nearest."""
         return (day - self.first_day).clamp(0, len(self.table) - 1)
+
+
+def recent_counts(histories: Sequence[History], num_items: int, day: int, window_days: int = 28) -> NDArray[np.int64]:
+    """Return in how many baskets each item was in the last days before `day`, as the catalogue counts at its end."""
+    counts = np.zeros(num_items, dtype=np.int64)
+    for history in histories:
+        days = np.repeat(history.days, np.diff(history.start))
+        np.add.at(counts, history.items[(days >= day - window_days) & (days < day)], 1)
+    return counts

@@ -22,7 +22,7 @@ from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
 from sidrec.systems.s2gr.batches import History, code_table, encoder_input, has_code
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.model import Memory, S2GRModel
-from sidrec.systems.s2gr.repeat import RepeatPath, history_items
+from sidrec.systems.s2gr.repeat import RepeatPath, history_items, log_recent
 from sidrec.systems.s2gr.steps import GeneratorSteps
 
 FORMAT = 1
@@ -42,6 +42,7 @@ class S2GRRanker:
     codes: Int[Tensor, "item level"]
     present: Float[Tensor, "item level"]
     item_vectors: Float[Tensor, "item dim"]
+    recent: NDArray[np.float64]
 
     @classmethod
     def of(
@@ -57,7 +58,8 @@ class S2GRRanker:
         codes, present = code_table(catalog), has_code(catalog).float()
         with torch.no_grad():
             item_vectors = model.item_vectors(codes, present)
-        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors)
+        recent = log_recent(catalog.recent_popularity)
+        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors, recent)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog) -> Self:
@@ -128,7 +130,7 @@ class S2GRRanker:
                 for row, query in enumerate(queries)
             ]
         # A query that excludes its history has none to score, but keeps its row.
-        history = history_items(queries, self.repeat.half_life_days)
+        history = history_items(queries, self.repeat.half_life_days, self.recent)
         excluded = torch.tensor([query.exclude_seen for query in queries])
         scored = torch.where(excluded[:, None], NONE, history.items)
         history_log_p = score_items(steps, self.trie, self.bias, scored)

@@ -1,27 +1,32 @@
 """The repeat path: with probability g a user buys from the own history again, else what the generator says.
 
 log p(item) = logaddexp(log(1 - g) + log p_model, log g + log p_copy). p_copy is a softmax over the history's items of
-a few features of how often, how lately and how probably (by the generator) each is bought; g is a logistic of a few
-features of the history. Both are learnt by maximum likelihood on rows that the generator was not trained on.
+a few features of how often and how lately each was bought, how much it sells now, and how probable the generator finds
+it; g is a logistic of a few features of the history. Both are learnt by maximum likelihood on rows that the generator
+was not trained on; then g's offset is raised as far as it helps the head of those rows' lists, where likelihood, which
+looks at the whole basket, holds too many new items to be sure.
 
 Axes: `row` users, `item` distinct history items (padded), `target` items of the basket to predict, `feature`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from sidrec.clock import DAY_S
 from sidrec.decoding.trie import NONE
-from sidrec.systems.base import Query
+from sidrec.evaluation.metrics import ndcg_at_k
+from sidrec.systems.base import Query, Ranking
 
-COPY_FEATURES = ("log_baskets", "log_decayed", "log_age", "in_last_basket", "log_p_model")
+COPY_FEATURES = ("log_baskets", "log_decayed", "log_age", "in_last_basket", "log_recent", "log_p_model")
 GATE_FEATURES = ("one", "log_baskets", "log_items", "log_repeats", "log_gap", "log_p_history")
+OFFSETS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 # Below this a decayed count is as good as never.
 FLOOR = 1e-3
 
@@ -35,9 +40,18 @@ class HistoryItems:
     gate: Float[Tensor, "row feature"]  # GATE_FEATURES but the last
 
 
-def history_items(queries: Sequence[Query], half_life_days: float) -> HistoryItems:
-    """Return the distinct items and features of each history."""
-    found = [_of_one(query, half_life_days) for query in queries]
+def log_recent(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the feature of items that were in so many baskets of the last 28 days before the fit ended."""
+    return np.log1p(counts.astype(np.float64))
+
+
+def history_items(queries: Sequence[Query], half_life_days: float, recent: NDArray[np.float64]) -> HistoryItems:
+    """Return the distinct items and features of each history.
+
+    Args:
+        recent: [catalogue item], `log_recent` on the day that the generator ended.
+    """
+    found = [_of_one(query, half_life_days, recent) for query in queries]
     width = max((len(items) for items, _, _ in found), default=0)
     items = np.full((len(found), width), NONE, dtype=np.int64)
     features = np.zeros((len(found), width, len(COPY_FEATURES) - 1))
@@ -48,7 +62,9 @@ def history_items(queries: Sequence[Query], half_life_days: float) -> HistoryIte
     return HistoryItems(torch.from_numpy(items), torch.from_numpy(features), torch.from_numpy(gate))
 
 
-def _of_one(query: Query, half_life_days: float) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+def _of_one(
+    query: Query, half_life_days: float, recent: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     # An item twice in a basket is bought once there.
     pairs = np.unique(np.stack([query.items, query.basket]), axis=1)
     basket_time = np.zeros(int(query.basket[-1]) + 1)
@@ -60,7 +76,7 @@ def _of_one(query: Query, half_life_days: float) -> tuple[NDArray[np.int64], NDA
     latest = np.full(len(items), np.inf)
     np.minimum.at(latest, slot, age)
     last = np.bincount(slot, pairs[1] == query.basket[-1])
-    values = np.stack([np.log1p(baskets), np.log(decayed + FLOOR), np.log1p(latest), last], axis=1)
+    values = np.stack([np.log1p(baskets), np.log(decayed + FLOOR), np.log1p(latest), last, recent[items]], axis=1)
     num_baskets = len(np.unique(query.basket))
     repeats = 1 - len(items) / pairs.shape[1]
     gap = float(age.min())
@@ -111,8 +127,8 @@ def _log_copy(
 def _mixed(
     log_p_model: Float[Tensor, "row item"], log_copy: Float[Tensor, "row item"], gate: Float[Tensor, " row"]
 ) -> Float[Tensor, "row item"]:
-    stay = torch.nn.functional.logsigmoid(-gate)[:, None] + log_p_model.double()
-    return torch.logaddexp(stay, torch.nn.functional.logsigmoid(gate)[:, None] + log_copy)
+    stay = logsigmoid(-gate)[:, None] + log_p_model.double()
+    return torch.logaddexp(stay, logsigmoid(gate)[:, None] + log_copy)
 
 
 def fit_repeat_path(
@@ -128,7 +144,7 @@ def fit_repeat_path(
 
     A row's loss is the mean over its targets; `NONE` targets are padding.
     """
-    copy = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
+    copy = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
     gate = torch.zeros(len(GATE_FEATURES), dtype=torch.float64, requires_grad=True)
     real = targets != NONE
     # Where in the history each target stands: the last column is "nowhere".
@@ -156,3 +172,39 @@ def fit_repeat_path(
         final = float(loss())
     path = RepeatPath(tuple(copy.detach().tolist()), tuple(gate.detach().tolist()), half_life_days)
     return path, final
+
+
+def with_best_offset(
+    path: RepeatPath,
+    history: HistoryItems,
+    history_log_p: Float[Tensor, "row item"],
+    new: Sequence[Ranking],
+    targets: Int[Tensor, "row target"],
+    *,
+    k: int = 10,
+) -> tuple[RepeatPath, float, float]:
+    """Return the path with the gate's offset raised by that of `OFFSETS` that ranks best, the offset, and its NDCG@k.
+
+    Args:
+        new: each row's best items outside the history, by the generator alone.
+    """
+    width = max(len(ranking.items) for ranking in new)
+    items = torch.full((len(new), width), NONE)
+    log_p = torch.full((len(new), width), -torch.inf, dtype=torch.float64)
+    for row, ranking in enumerate(new):
+        items[row, : len(ranking.items)] = torch.from_numpy(ranking.items)
+        log_p[row, : len(ranking.items)] = torch.from_numpy(ranking.scores).double()
+    candidates = torch.cat([history.items, items], dim=1)
+    sizes = (targets != NONE).sum(dim=1).numpy()
+    best = (path, 0.0, -1.0)
+    for offset in OFFSETS:
+        shifted = replace(path, gate_weights=(path.gate_weights[0] + offset, *path.gate_weights[1:]))
+        log_copy, gate = shifted.log_copy(history, history_log_p)
+        bought = _mixed(history_log_p, log_copy, gate).masked_fill(history.items == NONE, -torch.inf)
+        scores = torch.cat([bought, logsigmoid(-gate)[:, None] + log_p], dim=1)
+        top = candidates.gather(1, scores.topk(min(k, scores.shape[1]), dim=1).indices)
+        hits = ((top[:, :, None] == targets[:, None, :]) & (top != NONE)[:, :, None]).any(dim=-1).numpy()
+        ndcg = float(ndcg_at_k(hits, sizes, k).mean())
+        if ndcg > best[2]:
+            best = (shifted, offset, ndcg)
+    return best

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,16 @@ from sidrec.systems.s2gr.codebook import S2GRCodebook
 from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel
-from sidrec.systems.s2gr.prior import PopularityPrior
+from sidrec.systems.s2gr.prior import PopularityPrior, recent_counts
 from sidrec.systems.s2gr.rank import FORMAT, TRAINING_ONLY, S2GRRanker
-from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items
+from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.loop import LoopConfig, train
 
 EPOCH = date(1970, 1, 1)
+# Items outside the history that the gate's offset is judged against; a list's head needs no more.
+NEW_CANDIDATES = 20
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,17 @@ class S2GRSystem:
         )
         ranker = S2GRRanker.of(generator, inputs.catalog, trie, bias, None)
         queries, targets = validation_rows(inputs.training_set, inputs.catalog)
-        history = history_items(queries, self.repeat.half_life_days)
+        # As of the day that the held-out generator ended: the catalogue's own counts are of the validation days.
+        recent = log_recent(recent_counts(earlier, len(inputs.catalog), cut))
+        history = history_items(queries, self.repeat.half_life_days, recent)
         history_log_p, target_log_p = _scored(ranker, queries, history.items, targets)
         path, nats = fit_repeat_path(
             history, history_log_p, targets, target_log_p, half_life_days=self.repeat.half_life_days
         )
+        asked = [replace(query, k=NEW_CANDIDATES, exclude_seen=True) for query in queries]
+        nothing = np.zeros(len(inputs.catalog), dtype=np.bool_)
+        new = ranker.rank(asked, beam_width=NEW_CANDIDATES, blocked=nothing)
+        path, offset, ndcg = with_best_offset(path, history, history_log_p, new, targets)
         _, gate = path.log_copy(history, history_log_p)
         real = targets != NONE
         alone = -(target_log_p.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)).mean()
@@ -203,6 +211,8 @@ class S2GRSystem:
             "mean_gate": round(float(gate.sigmoid().mean()), 4),
             "loss_without": round(float(alone), 4),
             "loss_with": round(nats, 4),
+            "gate_offset": offset,
+            "ndcg_at_10": round(ndcg, 4),
             "epochs": epochs,
             "train_seconds": log[-1]["seconds"],
         }

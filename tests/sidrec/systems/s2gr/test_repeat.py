@@ -1,19 +1,23 @@
 """The repeat path: a proper distribution, learnt where it helps, and the same through ranking as by definition."""
 
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import NONE
-from sidrec.systems.base import Query
+from sidrec.systems.base import Query, Ranking
+from sidrec.systems.s2gr.batches import histories_of
 from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.prior import recent_counts
 from sidrec.systems.s2gr.rank import S2GRRanker
-from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items
+from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps
 from sidrec.systems.s2gr.train import S2GRSystem
 
@@ -50,7 +54,7 @@ def exact(ranker: S2GRRanker, queries: list[Query]) -> torch.Tensor:
     assert ranker.repeat is not None
     everything = torch.arange(64).expand(len(queries), -1)
     model = score_items(GeneratorSteps(ranker.model, ranker.encode(queries)), ranker.trie, ranker.bias, everything)
-    history = history_items(queries, ranker.repeat.half_life_days)
+    history = history_items(queries, ranker.repeat.half_life_days, ranker.recent)
     log_copy, gate = ranker.repeat.log_copy(history, model.gather(1, history.items.clamp(min=0)))
     rows = []
     for row in range(len(queries)):
@@ -117,12 +121,13 @@ def test_a_blocked_item_comes_out_of_neither_path(ranker: S2GRRanker) -> None:
 
 def test_the_features_of_a_history_by_hand() -> None:
     """Counts are baskets, ages are from now, the last basket is marked."""
-    found = history_items([query([3, 9, 3, 40], [40, 40, 10, 10])], half_life_days=30.0)
+    found = history_items([query([3, 9, 3, 40], [40, 40, 10, 10])], half_life_days=30.0, recent=np.arange(64) / 10)
 
     assert found.items.tolist() == [[3, 9, 40]]
     decayed = [0.5 ** (40 / 30) + 0.5 ** (10 / 30), 0.5 ** (40 / 30), 0.5 ** (10 / 30)]
     expected = np.stack([
-        np.log([3.0, 2.0, 2.0]), np.log(np.array(decayed) + 1e-3), np.log([11.0, 41.0, 11.0]), [1.0, 0.0, 1.0]
+        np.log([3.0, 2.0, 2.0]), np.log(np.array(decayed) + 1e-3), np.log([11.0, 41.0, 11.0]),
+        [1.0, 0.0, 1.0], [0.3, 0.9, 4.0],
     ], axis=1)  # fmt: skip
     np.testing.assert_allclose(found.features[0].numpy(), expected)
 
@@ -133,8 +138,8 @@ def test_learning_finds_what_made_the_baskets() -> None:
     queries = [
         query(rng.integers(0, 64, 12).tolist(), np.sort(rng.integers(1, 300, 12))[::-1].tolist()) for _ in range(400)
     ]
-    history = history_items(queries, 120.0)
-    truth = RepeatPath((2.0, 0.5, 0.0, 1.0, 0.0), (0.4, 0.0, 0.0, 0.0, 0.0, 0.0), 120.0)
+    history = history_items(queries, 120.0, np.zeros(64))
+    truth = RepeatPath((2.0, 0.5, 0.0, 1.0, 0.0, 0.0), (0.4, 0.0, 0.0, 0.0, 0.0, 0.0), 120.0)
     uniform = torch.full(history.items.shape, -np.log(64.0)).masked_fill(history.items == NONE, -torch.inf)
     log_copy, gate = truth.log_copy(history, uniform)
     targets = torch.from_numpy(rng.integers(0, 64, (400, 5)))
@@ -181,3 +186,37 @@ def test_the_path_survives_its_file(world: Any, ranker: S2GRRanker, tmp_path: Pa
     assert opened == RepeatPath(
         **{name: tuple(v) if isinstance(v, tuple | list) else v for name, v in summary["repeat"]["path"].items()}
     )
+
+
+def test_the_offset_that_ranks_best_wins() -> None:
+    """One row buys its own item again while the generator is sure of a new one: only a raised gate puts it first."""
+    history = history_items([query([5], [10])], 120.0, np.zeros(64))
+    shy = RepeatPath((0.0,) * 6, (-0.8, 0.0, 0.0, 0.0, 0.0, 0.0), 120.0)
+    new = [Ranking(np.array([7]), np.array([np.log(0.9)], dtype=np.float32), 1)]
+
+    path, offset, ndcg = with_best_offset(shy, history, torch.tensor([[np.log(1e-6)]]), new, torch.tensor([[5]]), k=1)
+
+    assert (offset, ndcg) == (1.0, 1.0)
+    assert path.gate_weights[0] == pytest.approx(0.2)
+
+
+def test_an_offset_that_does_not_help_is_zero() -> None:
+    """Of equally good offsets the smallest, which is the likelihood's own."""
+    history = history_items([query([5], [10])], 120.0, np.zeros(64))
+    path = RepeatPath((0.0,) * 6, (3.0, 0.0, 0.0, 0.0, 0.0, 0.0), 120.0)
+    new = [Ranking(np.array([7]), np.array([np.log(0.9)], dtype=np.float32), 1)]
+
+    assert with_best_offset(path, history, torch.tensor([[-9.0]]), new, torch.tensor([[5]]), k=1)[1] == 0.0
+
+
+def test_recent_counts_are_the_catalogues_at_another_day(world: Any) -> None:
+    """Baskets of the 28 days before, that day's own left out; counted by brute force."""
+    day = date(2010, 9, 15)
+    histories = histories_of(world.baskets, world.catalog)
+    counts = recent_counts(histories, 64, (day - date(1970, 1, 1)).days)
+    window = world.baskets.filter((pl.col("day") < day) & (pl.col("day") >= day - timedelta(days=28)))
+
+    expected = [sum(item in basket for basket in window["item_ids"].to_list()) for item in world.catalog.item_ids]
+
+    assert counts.tolist() == expected
+    assert sum(expected) > 0
