@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = Path("pipelines/recipes/s2gr_retail.yaml")
 _POLL_S = 0.2
+# Torch's threads must sleep while they wait: spinning ones cost a busy two-core machine a hundredfold per small GEMM.
+_CHILD_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run(
@@ -66,7 +68,7 @@ def _run_slot(slot: "Slot", recipe_text: str, *, quiet: bool) -> dict[str, Any]:
             [sys.executable, "-m", "pipelines.local", str(slot.folder), "--champion", _champion_folder()],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, RUN_DIR_VARIABLE: str(slot.folder), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **_CHILD_ENVIRONMENT, RUN_DIR_VARIABLE: str(slot.folder)},
         )
         _follow(slot, child, quiet=quiet)
     result = _result(slot, child.wait(), round(time.monotonic() - started, 1))
