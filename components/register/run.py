@@ -1,11 +1,11 @@
-"""Put a bundle whose verdict is no fail into the registry, as a candidate."""
+"""Register a bundle whose verdict is no fail as a candidate, and publish its semantic IDs to the feature store."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from serving import registry
-from sidrec import files
+from sidrec import files, home
 from sidrec.bundle import open_bundle
 from sidrec.errors import BundleError, VerdictError
 from sidrec.recipe import Recipe
@@ -38,7 +38,15 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         "verdict_sha256": files.sha256_file(inputs["verdict"]),
     }
     files.write_json_atomic(folder / "registration", registration)
-    return {key: registration[key] for key in ("tag", "bundle_id", "result")}
+    summary = {key: registration[key] for key in ("tag", "bundle_id", "result")}
+    codebook = bundle.folder / "codebook" / "codebook.json"
+    # Analysts read semantic IDs from the store; serving never does, so a run without a store is whole all the same.
+    if codebook.exists() and home.feast_dir().exists():
+        from feature_repo.semantic_ids import publish_semantic_ids
+
+        lineage = str(files.read_json(codebook)["lineage"])
+        summary["rows"] = publish_semantic_ids(bundle.folder / "catalogue.parquet", lineage)
+    return summary
 
 
 def still_holds(folder: Path) -> bool:
