@@ -161,6 +161,7 @@ def _result(slot: "Slot", exit_code: int, seconds: float) -> dict[str, Any]:
         "bundle_id": verdict["bundle_id"],
         "sentence": verdict["sentence"],
         "metrics": evaluation["metrics"],
+        "distances": evaluation["distances"],
         "bundle": str(Path(by_name["package_bundle"]["folder"]) / "bundle"),
         "baskets": str(Path(by_name["build_sequences"]["folder"]) / "baskets"),
     }
@@ -208,6 +209,14 @@ def _show(result: dict[str, Any], already: bool) -> None:
     if result["result"] == "failed":
         return
     console.print(f"\n{result['sentence']}\nbundle {result['bundle_id']}, {result['seconds']:.0f} s\n")
+    for kind, distance in result["distances"].items():
+        low, high = distance["interval"]
+        console.print(
+            f"{kind}: NDCG@10 {distance['candidate']:.4f}, {distance['floor']} {distance['reference']:.4f}, "
+            f"distance {distance['mean']:+.4f} [{low:+.4f}, {high:+.4f}]",
+            highlight=False,
+            markup=False,
+        )
     for line in example_lines(Path(result["bundle"]), Path(result["baskets"])):
         console.print(line, highlight=False, markup=False)
     console.print(

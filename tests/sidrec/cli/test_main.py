@@ -1,0 +1,56 @@
+"""Commands leave with the exit status and the words that scripts and people rely on."""
+
+import json
+
+import pytest
+
+from sidrec.cli.main import main
+
+
+def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the tests run, every check of the doctor holds."""
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+def test_doctor_names_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    """Without a Triton server the doctor fails and says which command mends it."""
+    monkeypatch.setenv("SIDREC_TRITON_HOME", str(tmp_path))
+
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert "FAIL tritonserver" in said.out
+    assert "make setup" in said.err
+
+
+def test_status_of_an_empty_house(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the first run there is no champion, no run and no server, and that is no error."""
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["champion"], status["last_run"], status["serving"]["state"]) == (None, None, "stopped")
+
+
+def test_health_without_a_champion_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Asking for the champion's codebook before a promotion exits 2 and names the next command."""
+    assert main(["sid", "health", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["next"] == "sidrec bundle list"
+
+
+def test_unknown_recipe_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipe that is not there exits 2 and is named."""
+    assert main(["run", "--recipe", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["run", "--recip", "x"], ["promote"]])
+def test_wrong_calls_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown command, an unknown option and a missing one are usage errors."""
+    assert main(arguments) == 2
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the version alone."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.count(".") == 2
