@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked while tests run, and cost nothing in production.
+SHAPED = ["sidrec.nn", "sidrec.quantization", "sidrec.systems.s2gr.model", "sidrec.systems.s2gr.losses"]
+install_import_hook(SHAPED, "beartype.beartype")
 
 for name in ("DO_NOT_TRACK", "GX_ANALYTICS_ENABLED", "BENTOML_DO_NOT_TRACK"):
     os.environ[name] = "false" if name == "GX_ANALYTICS_ENABLED" else "True"
