@@ -6,7 +6,7 @@ Axes: `batch` users, `beam` hypotheses, `item` chosen items, `code` one codebook
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,7 @@ from torch import Tensor
 from sidrec.decoding.trie import NONE, ROOT, PrefixTrie, child_log_probs
 
 
+@runtime_checkable
 class Steps(Protocol):
     """A decoder in the middle of its work; it holds its own caches."""
 

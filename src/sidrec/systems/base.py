@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -59,6 +59,7 @@ class FitInputs:
     threads: int
 
 
+@runtime_checkable
 class RankingModel(Protocol):
     """A fitted system that answers."""
 
@@ -71,6 +72,7 @@ class RankingModel(Protocol):
         ...
 
 
+@runtime_checkable
 class System(Protocol):
     """One paper's recommender, configured."""
 
