@@ -73,8 +73,9 @@ class House:
 
     home: Path
 
-    def call(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
-        """Return what a command prints with --json."""
+    def call(self, *arguments: str, expect: int | tuple[int, ...] = 0) -> dict[str, Any]:
+        """Return what a command prints with --json, after it left with an expected status."""
+        expected = (expect,) if isinstance(expect, int) else expect
         done = subprocess.run(
             [SIDREC, *arguments, "--json"],
             cwd=ROOT,
@@ -83,7 +84,7 @@ class House:
             text=True,
             timeout=400,
         )
-        assert done.returncode == expect, (
+        assert done.returncode in expected, (
             f"{arguments}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         )
         value: dict[str, Any] = json.loads(done.stdout)
@@ -237,12 +238,15 @@ def test_promotion_and_rollback_fail_no_request(
     """Under steady traffic a person promotes a second bundle and rolls back; every request is answered."""
     recipe = tmp_path / "narrow.yaml"
     recipe.write_text((ROOT / RECIPE).read_text().replace("beam_width: 20", "beam_width: 15"))
-    second = house.call("run", "--recipe", str(recipe))["bundle_id"]
+    judged = house.call("run", "--recipe", str(recipe), expect=(0, 3))
+    second = judged["bundle_id"]
+    # A few hundred rows can rarely show non-inferiority; then it takes a second person.
+    approval = ["--accept-inconclusive", "--second-approver", "release-owner"] if judged["result"] != "ok" else []
     traffic = subprocess.Popen(
         [sys.executable, "-c", TRAFFIC, served["grpc"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
-    house.call("promote", second, "--reason", "narrower beams")
+    house.call("promote", second, "--reason", "narrower beams", *approval)
     started = time.monotonic()
     house.call("rollback", "--reason", "the test wants the first bundle back")
     seconds = time.monotonic() - started
