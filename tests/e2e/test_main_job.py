@@ -57,7 +57,7 @@ from sidrec.client import RecommendClient
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
 bundles, failed = Counter(), []
-with RecommendClient(sys.argv[1]) as client:
+with RecommendClient(sys.argv[1], timeout_s=20) as client:
     while not stop.wait(0.02):
         try:
             bundles[client.recommend(history=["85123A"], k=5).bundle_id] += 1
