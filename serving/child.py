@@ -1,5 +1,6 @@
 """Child processes that the kernel ends when the thread that started them ends, however it ends."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -42,16 +43,14 @@ def stop(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
     """End a child: SIGTERM, and SIGKILL to its group if it is still there after `grace_s` seconds."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            kill(process)
-    process.wait()
+    kill(process)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a child and its process group at once."""
-    if process.poll() is None:
+    """End a child and its process group at once; of a child that is dead already, what it left in the group."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
