@@ -6,8 +6,10 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from sidrec import home
@@ -44,6 +46,8 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     emit(value, as_json, render)
     broken = [finding for finding in findings if not finding.ok]
+    if broken and as_json:  # the findings are the one JSON object
+        raise typer.Exit(CheckFailedError.exit_code)
     if broken:
         names = ", ".join(finding.check for finding in broken)
         raise CheckFailedError(f"this machine is not ready: {names}", next_step=broken[0].fix)
@@ -83,23 +87,29 @@ def _shared_memory() -> Finding:
 
 
 def _triton() -> Finding:
-    from serving.supervisor import triton_home
-
+    try:
+        from serving.supervisor import triton_home
+    except ModuleNotFoundError as error:
+        return Finding(
+            "tritonserver", False, f"a bare wheel: no {error.name}", "run from a checkout after `make setup`"
+        )
     folder = triton_home()
     server = folder / "wheel" / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     return Finding("tritonserver", server.exists(), str(server), "make setup")
 
 
 def _platforms() -> Finding:
-    from importlib.util import find_spec
-
-    missing = [
-        name
-        for name in ("kfp", "feast", "great_expectations", "bentoml", "tritonclient", "evidently")
-        if find_spec(name) is None
-    ]
+    names = ("kfp", "feast", "great_expectations", "bentoml", "tritonclient", "evidently")
+    missing = [name for name in names if not _installed(name)]
     seen = "all installed" if not missing else f"missing {', '.join(missing)}"
     return Finding("platforms", not missing, seen, "pip install 'sidrec[all]'")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _state() -> Finding:

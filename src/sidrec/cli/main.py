@@ -8,7 +8,13 @@ from rich.console import Console
 
 from sidrec import __version__
 from sidrec.cli.run import json_error
-from sidrec.errors import SidrecError
+from sidrec.errors import SidrecError, UsageError
+
+# What a bare wheel lacks: the folders beside the library, and the platforms they adapt.
+_APPLICATION = frozenset(
+    {"components", "pipelines", "serving", "monitoring", "feature_repo"}
+    | {"kfp", "feast", "great_expectations", "bentoml", "tritonclient", "evidently"}
+)
 
 app = typer.Typer(
     help="Generative recommendation on semantic IDs: train, gate, promote, serve, watch.",
@@ -50,6 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     except SidrecError as error:
         _print_error(error, as_json="--json" in given)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _APPLICATION:
+            raise
+        absent = UsageError(
+            f"this command needs the application, and this installation has no {error.name}",
+            next_step="run it from a checkout after `make setup`, or in the project's images",
+        )
+        _print_error(absent, as_json="--json" in given)
+        return absent.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:

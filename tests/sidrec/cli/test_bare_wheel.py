@@ -1,0 +1,86 @@
+"""What the library's wheel can do on its own, and what says that it needs the application."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving.world import make_bundle
+
+ROOT = Path(__file__).parents[3]
+# The command line where neither the application's folders nor any platform can be imported.
+BARE = """
+import sys
+ABSENT = ("components", "pipelines", "serving", "monitoring", "feature_repo",
+          "kfp", "feast", "great_expectations", "bentoml", "evidently")
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from sidrec.cli.main import main
+sys.exit(main())
+"""
+
+
+def bare(home: Path, *arguments: str) -> tuple[int, dict[str, object]]:
+    """Return a command's exit status and what it printed with --json."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *arguments, "--json"],
+        cwd=ROOT,
+        env={**os.environ, "SIDREC_HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    value: dict[str, object] = json.loads(done.stdout)
+    return done.returncode, value
+
+
+@pytest.mark.parametrize("arguments", [("ledger", "show"), ("ledger", "verify")])
+def test_the_ledger_needs_no_application(arguments: tuple[str, ...], own_state: Path) -> None:
+    """An auditor reads and verifies a ledger with the wheel alone."""
+    assert bare(own_state, *arguments)[0] == 0
+
+
+def test_a_bundle_folder_is_verified_by_the_wheel_alone(own_state: Path, tmp_path: Path) -> None:
+    """Every digest of a bundle in a folder is checked without a registry."""
+    bundle = make_bundle(tmp_path / "made")
+
+    assert bare(own_state, "bundle", "verify", str(bundle.folder))[0] == 0
+
+
+def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
+    """The doctor runs to its end and finds the application missing."""
+    code, report = bare(own_state, "doctor")
+
+    assert code == 1
+    assert not report["ok"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--recipe", "pipelines/recipes/s2gr_debug.yaml"),
+        ("status",),
+        ("serve",),
+        ("stop",),
+        ("deploy",),
+        ("recommend", "--user", "1"),
+        ("drift", "report"),
+        ("dashboards",),
+        ("replay", "--from", "2010-11-01", "--to", "2010-11-01"),
+        ("bundle", "list"),
+        ("promote", "b-000000000000", "--reason", "x"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_the_rest_says_that_it_needs_the_application(arguments: tuple[str, ...], own_state: Path) -> None:
+    """A command of the application exits 2 and names what is missing, in one line."""
+    code, error = bare(own_state, *arguments)
+
+    assert code == 2
+    assert "application" in str(error["message"])
