@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = Path("pipelines/recipes/s2gr_retail.yaml")
 _POLL_S = 0.2
-# Torch's threads must sleep while they wait: spinning ones cost a busy two-core machine a hundredfold per small GEMM.
+# Torch's threads must sleep while they wait: spinning ones take the cores that the work needs on a busy machine.
 _CHILD_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
