@@ -25,7 +25,7 @@ echo "setup: installing the locked environment into $VENV (a few minutes the fir
 $pip install "uv==0.13.8"
 # torch goes through pip first, so that a CPU build offered by the machine's own wheel folder is taken.
 $pip install torch==2.13.0 -c "$LOCK"
-"$VENV/bin/uv" pip install -q --compile-bytecode --python "$VENV/bin/python" -e '.[all,dev]' -c "$LOCK"
+"$VENV/bin/uv" pip install -q --compile-bytecode --python "$VENV/bin/python" -e '.[all,bench,dev]' -c "$LOCK"
 
 # tritonserver's Python stub: numpy 1.26 in front, everything else from the venv (one .pth line).
 stub=$VENV/triton/stub

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from components.train_codebook.gates import codebook_gates, identity_gate
 from sidrec import files
 from sidrec.data.catalog import Catalog, disambiguate
+from sidrec.data.graph import item_graph, smooth
 from sidrec.errors import CheckFailedError
 from sidrec.evaluation.gates import GateResult
 from sidrec.quantization.health import codebook_health, sid_health
 from sidrec.recipe import Recipe, S2GRRecipe
 from sidrec.systems.s2gr.codebook import fit_codebook
-from sidrec.systems.s2gr.graph import item_graph, smooth
 
 SECTIONS = ("kind", "seed", "as_of", "gate_days", "codebook", "gates")
 
@@ -43,7 +43,13 @@ def _fit(recipe: S2GRRecipe, inputs: Mapping[str, Path], items: pl.DataFrame, ta
             f"{len(vectors):,} vectors for {len(items):,} items: they are of two catalogues", evidence=inputs["vectors"]
         )
     baskets = pl.read_parquet(inputs["baskets"]).filter(pl.col("day") < recipe.gate_start)
-    graph = item_graph(baskets, items["item_id"].to_list(), config)
+    graph = item_graph(
+        baskets,
+        items["item_id"].to_list(),
+        windows=config.windows,
+        window=config.window,
+        max_neighbours=config.max_neighbours,
+    )
     aligned = smooth(vectors, graph, alpha=config.smoothing_alpha, steps=config.smoothing_steps)
     popularity = items["popularity"].to_numpy().astype(np.int64)
     fit = fit_codebook(aligned, popularity, config, seed=recipe.seed, lineage=files.sha256_tree(target / "embedder"))

@@ -3,45 +3,16 @@
 Torch-free: recipes load where torch is not installed.
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
+from sidrec.quantization.config import CodebookConfig
 
-class S2GRCodebookConfig(BaseModel):
-    """CoBa RQ-VAE: collaborative smoothing, repulsion, usage-adjusted assignment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class S2GRCodebookConfig(CodebookConfig):
+    """The codebook and, for S²GR's supervision, the clusters of its codewords."""
 
-    num_levels: int = Field(3, ge=1)
-    codebook_size: int = Field(256, ge=2)
-    code_dim: int = Field(32, ge=1)
-    hidden_dims: tuple[int, ...] = Field((256, 128), description="Encoder widths; the decoder mirrors them.")
     num_clusters: int = Field(16, ge=1, description="K-means clusters of codewords per level.")
-    windows: Literal["baskets", "events"] = Field(
-        "baskets", description="What co-occurs: items of one basket, or events near each other in a history."
-    )
-    window: int = Field(5, ge=2, description="Events per window, for windows: events.")
-    max_neighbours: int = Field(20, ge=1, description="Strongest edges kept per item of the co-occurrence graph.")
-    smoothing_alpha: float = Field(0.1, gt=0, le=1, description="Share of content kept at each smoothing step.")
-    smoothing_steps: int = Field(3, ge=0)
-    commitment_weight: float = Field(0.25, ge=0)
-    uniformity_weight: float = Field(0.1, ge=0)
-    uniformity_margin: float = Field(0.5, ge=0)
-    balance_strength: float = Field(0.5, ge=0)
-    balance_bound: float = Field(0.5, ge=0, lt=1)
-    usage_decay: float = Field(0.99, gt=0, lt=1)
-    warmup_epochs: int = Field(20, ge=0, description="Epochs of the plain autoencoder before codewords are placed.")
-    epochs: int = Field(120, ge=1)
-    check_every: int = Field(10, ge=1, description="Epochs between two looks at all items.")
-    patience: int = Field(6, ge=1, description="Looks without a better one after which training ends.")
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    kmeans_iterations: int = Field(50, ge=1)
     cluster_restarts: int = Field(10, ge=1)
-    sinkhorn_epsilon: float = Field(0.003, gt=0, description="Relative to the largest cost within a prefix.")
-    sinkhorn_iterations: int = Field(50, ge=1)
 
 
 class S2GRModelConfig(BaseModel):

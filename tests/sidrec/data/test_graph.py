@@ -9,8 +9,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidrec.systems.s2gr import graph
-from sidrec.systems.s2gr.config import S2GRCodebookConfig
+from sidrec.data import graph
 
 ITEMS = ["a", "b", "c", "d", "e"]
 INDEX = {item: index for index, item in enumerate(ITEMS)}
@@ -152,8 +151,8 @@ def test_a_vector_of_zeros_borrows_from_its_neighbours_only() -> None:
 def test_the_config_chooses_the_windows() -> None:
     """Single-item baskets co-occur by events, not by baskets."""
     rows = table([["a"], ["b"], ["a"], ["b"]])
-    by_basket = graph.item_graph(rows, ITEMS, S2GRCodebookConfig())
-    by_event = graph.item_graph(rows, ITEMS, S2GRCodebookConfig(windows="events", window=3))
+    by_basket = graph.item_graph(rows, ITEMS, windows="baskets", window=5, max_neighbours=20)
+    by_event = graph.item_graph(rows, ITEMS, windows="events", window=3, max_neighbours=20)
 
     assert by_basket.nnz == 0
     assert by_event.toarray()[0, 1] == pytest.approx(1)

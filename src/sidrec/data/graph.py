@@ -4,30 +4,39 @@ Axes: `item` rows in item-index order, `width` of an item vector, `window` sets 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import scipy.sparse
 from numpy.typing import NDArray
 
-from sidrec.systems.s2gr.config import S2GRCodebookConfig
-
 # Items whose co-occurrences are counted at a time; bounds memory at block × items.
 _BLOCK = 2048
 
 
-def item_graph(baskets: pl.DataFrame, item_ids: Sequence[str], config: S2GRCodebookConfig) -> scipy.sparse.csr_array:
+def item_graph(
+    baskets: pl.DataFrame,
+    item_ids: Sequence[str],
+    *,
+    windows: Literal["baskets", "events"],
+    window: int,
+    max_neighbours: int,
+) -> scipy.sparse.csr_array:
     """Return the normalised co-occurrence graph [item, item] of these baskets.
 
     Args:
         baskets: of the fit period only; user_id, day, item_ids.
+        windows: what co-occurs: items of one basket, or events near each other in a history.
+        window: events per window, for `events`.
+        max_neighbours: strongest edges kept per item.
     """
     index_of = {item_id: index for index, item_id in enumerate(item_ids)}
-    if config.windows == "baskets":
+    if windows == "baskets":
         incidence = basket_windows(baskets, index_of)
     else:
-        incidence = event_windows(baskets, index_of, config.window)
-    return cooccurrence_graph(incidence, config.max_neighbours)
+        incidence = event_windows(baskets, index_of, window)
+    return cooccurrence_graph(incidence, max_neighbours)
 
 
 def basket_windows(baskets: pl.DataFrame, index_of: dict[str, int]) -> scipy.sparse.csr_array:
