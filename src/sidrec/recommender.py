@@ -71,7 +71,7 @@ class Recommender:
         self.beam_width = int(decode["beam_width"])
         self._model = model
         self._cold = popularity_log_probs(catalog)
-        self._blocked = np.zeros(len(catalog), dtype=np.bool_)
+        self._blocked = catalog.removed
 
     @classmethod
     def open(cls, folder: Path, *, threads: int | None = 1) -> Self:
@@ -128,8 +128,8 @@ class Recommender:
         ]
 
     def set_takedown(self, item_ids: Iterable[str]) -> None:
-        """Keep exactly these items out of every answer from now on; unknown ids have no effect."""
-        blocked = np.zeros(len(self.catalog), dtype=np.bool_)
+        """Keep exactly these items, beside the catalogue's tombstones, out of every answer; unknown ids do nothing."""
+        blocked = self.catalog.removed
         blocked[self.catalog.known(item_ids)] = True
         self._blocked = blocked
 

@@ -1,6 +1,6 @@
 """The one path from a history to items, on a popularity model whose right answers are known by eye."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sidrec.systems.popularity import PopularitySystem
 DAY = 86_400
 
 
-def catalog_of(recent: list[int]) -> Catalog:
+def catalog_of(recent: list[int], removed: Sequence[str] = ()) -> Catalog:
     items = pl.DataFrame(
         {
             "item_id": [f"i{row}" for row in range(len(recent))],
@@ -26,7 +26,9 @@ def catalog_of(recent: list[int]) -> Catalog:
             "popularity": [10 * count + 1 for count in recent],
             "recent_popularity": recent,
             "first_sold": [date(2010, 1, 1)] * len(recent),
-        }
+            "removed_on": [date(2010, 2, 1) if f"i{row}" in removed else None for row in range(len(recent))],
+        },
+        schema_overrides={"removed_on": pl.Date},
     )
     return Catalog.build(items, np.arange(len(recent), dtype=np.int32)[:, None])
 
@@ -36,8 +38,8 @@ def make(tmp_path: Path, project_root: Path) -> Callable[[list[int]], Recommende
     _, recipe = load_recipe(project_root / "pipelines/recipes/popularity_retail.yaml")
     assert isinstance(recipe, PopularityRecipe)
 
-    def recommender(recent: list[int]) -> Recommender:
-        catalog = catalog_of(recent)
+    def recommender(recent: list[int], removed: Sequence[str] = ()) -> Recommender:
+        catalog = catalog_of(recent, removed)
         empty = pl.DataFrame()
         PopularitySystem().fit(FitInputs(empty, empty, catalog, tmp_path, recipe.gate_start, 0, 1), tmp_path)
         return Recommender.from_parts(
@@ -93,6 +95,20 @@ def test_a_takedown_reaches_model_and_cold_answers_at_once(make: Callable[[list[
 
     assert without == [("i1", "i2"), ("i1", "i2")]
     assert restored == [("i0", "i1", "i2")] * 2
+
+
+def test_a_tombstone_is_in_histories_but_in_no_answer(make: Callable[..., Recommender]) -> None:
+    """A removed item still says something about who bought it; no list of takedowns brings it back."""
+    recommender = make([3, 2, 1], removed=["i0"])
+    requests = [Request(("i0",), (DAY,), k=3), Request((), (), k=3)]
+
+    before = [answer.item_ids for answer in recommender.recommend(requests)]
+    recommender.set_takedown([])
+    after = recommender.recommend(requests)
+
+    assert before == [("i1", "i2"), ("i1", "i2")]
+    assert [answer.item_ids for answer in after] == before
+    assert after[0].known_items == 1
 
 
 def test_never_more_rows_than_items_and_never_filler(make: Callable[[list[int]], Recommender]) -> None:

@@ -3,6 +3,9 @@
 Axes: `item` rows in item-index order, `level` codes of a semantic ID, coarsest first. Where the first codes
 alone do not tell two items apart, the last column is a disambiguation code; it is -1 (`PAD`) for the items that
 need none. No semantic ID is the beginning of another one, so a decoder never chooses between stopping and going on.
+
+An item that is no longer sold stays as a tombstone (`removed_on`): histories still hold it, no other item is ever given
+its semantic ID, and no answer offers it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +29,10 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "popularity": pl.Int64,
     "recent_popularity": pl.Int64,
     "first_sold": pl.Date,
+    "removed_on": pl.Date,
 }
+# Columns that a catalogue may lack: every item of one without tombstones is sold.
+_OPTIONAL = frozenset({"removed_on"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +49,13 @@ class Catalog:
     popularity: NDArray[np.int64]  # [item]
     recent_popularity: NDArray[np.int64]  # [item]
     first_sold: list[date | None]
+    removed_on: list[date | None] = field(default_factory=list)  # empty: none is
     index_of: dict[str, int] = field(init=False, repr=False)
     _item_of: dict[tuple[int, ...], int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.removed_on:
+            object.__setattr__(self, "removed_on", [None] * len(self.item_ids))
         lengths = {
             "item_ids": len(self.item_ids),
             "titles": len(self.titles),
@@ -54,6 +63,7 @@ class Catalog:
             "popularity": len(self.popularity),
             "recent_popularity": len(self.recent_popularity),
             "first_sold": len(self.first_sold),
+            "removed_on": len(self.removed_on),
         }
         if len(set(lengths.values())) != 1:
             raise BundleError(f"the columns of a catalogue differ in length: {lengths}")
@@ -71,7 +81,7 @@ class Catalog:
     ) -> Self:
         """Return the catalogue of an `items` table (its row order is the item index) and its codes.
 
-        Columns that a table lacks read as: no title, popularity 0, first sale unknown.
+        Columns that a table lacks read as: no title, popularity 0, first sale unknown, not removed.
         """
         rows = len(items)
 
@@ -87,6 +97,7 @@ class Catalog:
             popularity=counts("popularity"),
             recent_popularity=counts("recent_popularity"),
             first_sold=items["first_sold"].to_list() if "first_sold" in items.columns else [None] * rows,
+            removed_on=items["removed_on"].to_list() if "removed_on" in items.columns else [None] * rows,
         )
 
     @classmethod
@@ -100,7 +111,7 @@ class Catalog:
             table = pl.read_parquet(path)
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
             raise BundleError(f"the catalogue cannot be read: {error}", evidence=path) from error
-        missing = [name for name in SCHEMA if name not in table.columns]
+        missing = [name for name in SCHEMA if name not in table.columns and name not in _OPTIONAL]
         if missing:
             raise BundleError(f"the catalogue has no column {', '.join(missing)}", evidence=path)
         widths = table["codes"].list.len().unique().to_list()
@@ -124,6 +135,7 @@ class Catalog:
                 "popularity": self.popularity,
                 "recent_popularity": self.recent_popularity,
                 "first_sold": self.first_sold,
+                "removed_on": self.removed_on,
             },
             schema=SCHEMA,
         )
@@ -135,6 +147,11 @@ class Catalog:
     def num_codes(self) -> int:
         """Codes in a semantic ID, the disambiguation code included."""
         return int(self.codes.shape[1])
+
+    @property
+    def removed(self) -> NDArray[np.bool_]:
+        """Which items [item] are tombstones."""
+        return np.array([day is not None for day in self.removed_on], dtype=np.bool_)
 
     def encode(self, item_id: str) -> tuple[int, ...]:
         """Return the item's semantic ID (`PAD` where it has no disambiguation code).

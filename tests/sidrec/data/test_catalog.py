@@ -171,3 +171,15 @@ def test_missing_columns_read_as_unknown() -> None:
     assert catalog.popularity.tolist() == [0, 0]
     assert catalog.first_sold == [None, None]
     assert dict(catalog.table().schema) == SCHEMA
+
+
+def test_tombstones_come_back_from_disk(tmp_path: Path) -> None:
+    """A removed item keeps its row, its day and its semantic ID; a file without the column has no tombstone."""
+    items = build([[0, 0], [0, 1], [1, 0]]).table().with_columns(removed_on=pl.Series([None, date(2010, 9, 1), None]))
+    catalog = Catalog.build(items, np.array([[0, 0], [0, 1], [1, 0]], dtype=np.int32))
+    catalog.write(tmp_path / "with.parquet")
+    pl.read_parquet(tmp_path / "with.parquet").drop("removed_on").write_parquet(tmp_path / "without.parquet")
+
+    assert Catalog.read(tmp_path / "with.parquet").removed_on == [None, date(2010, 9, 1), None]
+    assert Catalog.read(tmp_path / "with.parquet").decode((0, 1)) == "i1"
+    assert not Catalog.read(tmp_path / "without.parquet").removed.any()
