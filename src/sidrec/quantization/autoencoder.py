@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sidrec.quantization.residual import Quantized, ResidualQuantizer
+from sidrec.quantization.quantizer import Quantized
+from sidrec.quantization.residual import ResidualQuantizer
 
 
 class QuantizedAutoencoder(nn.Module):
@@ -19,9 +20,9 @@ class QuantizedAutoencoder(nn.Module):
         self, width: int, hidden_dims: Sequence[int], *, num_levels: int, codebook_size: int, code_dim: int
     ) -> None:
         super().__init__()
-        self.encoder = _perceptron((width, *hidden_dims, code_dim))
+        self.encoder = perceptron((width, *hidden_dims, code_dim))
         self.quantizer = ResidualQuantizer(num_levels, codebook_size, code_dim)
-        self.decoder = _perceptron((code_dim, *reversed(hidden_dims), width))
+        self.decoder = perceptron((code_dim, *reversed(hidden_dims), width))
 
     def forward(
         self, vectors: Float[Tensor, "item width"], *, strength: float = 0.0, bound: float = 0.0
@@ -37,7 +38,8 @@ class QuantizedAutoencoder(nn.Module):
         return rebuilt, quantized
 
 
-def _perceptron(widths: Sequence[int]) -> nn.Sequential:
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Return linear layers of these widths with ReLU between them."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -38,6 +38,7 @@ class CodebookConfig(BaseModel):
     uniformity_margin: float = Field(0.5, ge=0)
     balance_strength: float = Field(0.5, ge=0, description="Of the usage-adjusted distance; 0 turns it off.")
     balance_bound: float = Field(0.5, ge=0, lt=1)
+    revive: bool = Field(True, description="Move codewords that no item is near to onto badly served items.")
     usage_decay: float = Field(0.99, gt=0, lt=1)
     warmup_epochs: int = Field(20, ge=0, description="Epochs of the plain autoencoder before codewords are placed.")
     epochs: int = Field(120, ge=1)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sidrec.quantization.residual import Quantized
+from sidrec.quantization.quantizer import Quantized
 
 
 def reconstruction_loss(rebuilt: Float[Tensor, "vector dim"], target: Float[Tensor, "vector dim"]) -> Float[Tensor, ""]:

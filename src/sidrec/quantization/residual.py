@@ -3,28 +3,13 @@
 Axes: `vector` rows to quantize, `level` coarsest first, `code` rows of a codebook, `dim` width.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sidrec.quantization.assign import balanced_codes, nearest_codes, update_usage
 from sidrec.quantization.kmeans import kmeans, revive_dead_codes
-
-
-@dataclass(frozen=True, slots=True)
-class Quantized:
-    """Codes of a batch, the codewords chosen, and the residual that each level saw."""
-
-    codes: Int[Tensor, "vector level"]
-    codewords: Float[Tensor, "vector level dim"]
-    residuals: Float[Tensor, "vector level dim"]
-
-    @property
-    def total(self) -> Float[Tensor, "vector dim"]:
-        """The quantized vectors: the sum of the chosen codewords over levels."""
-        return self.codewords.sum(dim=1)
+from sidrec.quantization.quantizer import Quantized
 
 
 class ResidualQuantizer(nn.Module):

@@ -3,7 +3,8 @@
 import torch
 
 from sidrec.quantization.losses import quantization_loss, reconstruction_loss, uniformity_loss
-from sidrec.quantization.residual import Quantized, ResidualQuantizer
+from sidrec.quantization.quantizer import Quantized
+from sidrec.quantization.residual import ResidualQuantizer
 
 
 def test_reconstruction_is_the_mean_squared_length() -> None:
