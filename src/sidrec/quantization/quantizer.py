@@ -8,7 +8,6 @@ Axes: `item` rows, `width` of an item vector, `level` (or slot) codes of a seman
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -111,11 +110,11 @@ class Quantizer:
         """Return the squared length of the latent vectors, which errors are a share of."""
         return latent.flatten(1).square().sum(dim=-1)
 
-    def with_codebooks(self, codebooks: Float[Tensor, "level code dim"]) -> Self:
+    def with_codebooks(self, codebooks: Float[Tensor, "level code dim"]) -> "Quantizer":
         """Return the same latent space with other codewords."""
         return replace(self, codebooks=codebooks)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Quantizer":
         """Return the quantizer on another device; its encoder moves with it."""
         encoder = None if self.encoder is None else self.encoder.to(device)
         return replace(self, codebooks=self.codebooks.to(device), encoder=encoder)
