@@ -1,4 +1,7 @@
-"""Items that share all codes get different last codes within their prefix, as near as possible to their own.
+"""Items that share all codes are told apart by a policy, and every one ends with a semantic ID of its own.
+
+`sinkhorn_last` gives colliding items different last codes within their prefix; `nearest_free` the free semantic ID of
+least error, one code changed; `extra_code` numbers them in one more code.
 
 Axes: `item` rows, `level` coarsest first, `code` entries of the last level's codebook, `dim` width.
 """
@@ -6,10 +9,77 @@ Axes: `item` rows, `level` coarsest first, `code` entries of the last level's co
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from torch import Tensor
+
+from sidrec.data.catalog import disambiguate
+from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.nearest_free import nearest_free
+from sidrec.quantization.quantizer import Quantizer
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Uniquely decodable semantic IDs, with one more column where some need an extra code (`PAD` for the others)."""
+
+    codes: NDArray[np.int32]  # [item, level] or [item, level + 1]
+    moved: int
+    """Items whose codes of the quantizer's own levels changed."""
+    extra: int
+    """Items with an extra code."""
+    left: int
+    """Items for which the policy found no free semantic ID, so that they share codes up to the extra one."""
+
+
+def resolve(
+    quantizer: Quantizer,
+    latent: Float[Tensor, "item *parts dim"],
+    codes: NDArray[np.int32],
+    rank: NDArray[np.int64],
+    config: CodebookConfig,
+    *,
+    taken: NDArray[np.int32] | None = None,
+) -> Resolution:
+    """Return a semantic ID of its own for every item; items that share their codes with none keep them.
+
+    Parallel slots have no last one, so `nearest_free` is their policy whatever the settings say; it also is where
+    semantic IDs are taken, because no code may be added behind a published one.
+
+    Args:
+        codes: [item, level], by plain distance.
+        rank: [item], usually popularity: who chooses first.
+        taken: semantic IDs of other items, published or buried, which nobody here may get or begin with.
+
+    Raises:
+        CheckFailedError: every semantic ID is taken.
+    """
+    levels = quantizer.num_levels
+    if taken is not None or quantizer.parallel or config.collision_policy == "nearest_free":
+        chosen = nearest_free(quantizer, latent, codes, rank, taken=None if taken is None else taken[:, :levels])
+        final, left = disambiguate(chosen, rank), len(chosen) - len(np.unique(chosen, axis=0))
+    elif config.collision_policy == "extra_code":
+        chosen, final, left = codes, disambiguate(codes, rank), 0
+    else:
+        seen = latent
+        for level, book in enumerate(quantizer.codebooks[:-1]):
+            seen = seen - book[torch.from_numpy(codes[:, level].astype(np.int64))]
+        seated = resolve_collisions(
+            codes,
+            seen.numpy(),
+            quantizer.codebooks[-1].numpy(),
+            rank,
+            epsilon=config.sinkhorn_epsilon,
+            iterations=config.sinkhorn_iterations,
+        )
+        chosen, final, left = seated.codes, disambiguate(seated.codes, rank), seated.left
+    moved = int((chosen != codes).any(axis=1).sum())
+    extra = int((final[:, levels:] >= 0).sum())
+    return Resolution(final.astype(np.int32), moved, extra, left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,17 @@
 """Colliding items part within their prefix, at little cost and in order of rank."""
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from sidrec.quantization.collisions import resolve_collisions, sinkhorn_plan
+from sidrec.data.catalog import PAD, Catalog
+from sidrec.quantization.collisions import resolve, resolve_collisions, sinkhorn_plan
+from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.quantizer import Quantizer
 
 SETTINGS = {"epsilon": 0.003, "iterations": 50}
 
@@ -104,3 +109,110 @@ def test_resolution_costs_little_more_than_the_optimum() -> None:
     rows, columns = linear_sum_assignment(costs)
 
     assert costs[np.arange(40), resolved.codes[:, 0]].sum() <= 1.1 * costs[rows, columns].sum()
+
+
+POLICIES = ("sinkhorn_last", "nearest_free", "extra_code")
+
+
+def catalogue(codes: np.ndarray) -> Catalog:
+    """Return a catalogue of these codes; it refuses what does not decode uniquely."""
+    return Catalog.build(pl.DataFrame({"item_id": [f"i{row}" for row in range(len(codes))]}), codes)
+
+
+def quantizer_of(kind: str, levels: int, size: int, seed: int) -> tuple[Quantizer, torch.Tensor]:
+    """Return random codebooks of two-dimensional codewords, and a way to shape latent vectors for them."""
+    generator = torch.Generator().manual_seed(seed)
+    books = torch.randn(levels, size, 2, generator=generator)
+    return Quantizer(kind, books), torch.randn(60, levels, 2, generator=generator)  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from(POLICIES),
+    st.sampled_from(["residual_kmeans", "mpq"]),
+    st.integers(1, 40),
+    st.integers(2, 5),
+    st.integers(0, 1000),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_policy_ends_uniquely_decodable(
+    policy: str, kind: str, items: int, size: int, seed: int, equal: bool
+) -> None:
+    """Overfull catalogues and equal vectors too; who collides with nobody keeps its codes; no chance is in it."""
+    quantizer, parts = quantizer_of(kind, 2, size, seed)
+    latent = parts[:items] if kind == "mpq" else parts[:items, 0]
+    latent = latent[:1].expand_as(latent) if equal else latent
+    codes = quantizer.quantize(latent).codes.numpy().astype(np.int32)
+    config = CodebookConfig(collision_policy=policy)  # type: ignore[arg-type]
+    rank = np.random.default_rng(seed).integers(0, 5, items)
+    made = resolve(quantizer, latent, codes, rank, config)
+    again = resolve(quantizer, latent, codes, rank, config)
+    _, group, count = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    alone = count[group] == 1
+
+    assert len(catalogue(made.codes)) == items
+    np.testing.assert_array_equal(made.codes, again.codes)
+    if made.left == 0:
+        np.testing.assert_array_equal(made.codes[alone, :2], codes[alone])
+    assert made.moved == int((made.codes[:, :2] != codes).any(axis=1).sum())
+    assert made.extra == int((made.codes[:, 2:] != PAD).sum())
+
+
+@given(st.sampled_from(["residual_kmeans", "mpq"]), st.integers(1, 25), st.integers(0, 1000))
+@settings(max_examples=80, deadline=None)
+def test_taken_semantic_ids_stay_their_owners(kind: str, items: int, seed: int) -> None:
+    """New items fit between published ones, whether those have an extra code or none; together they decode uniquely."""
+    quantizer, parts = quantizer_of(kind, 2, 6, seed)
+    latent = parts[:items] if kind == "mpq" else parts[:items, 0]
+    codes = quantizer.quantize(latent).codes.numpy().astype(np.int32)
+    random = np.random.default_rng(seed)
+    own = np.unique(random.integers(0, 6, (8, 2)), axis=0)
+    taken = np.concatenate([own, random.choice([PAD, 0, 3], size=(len(own), 1))], axis=1).astype(np.int32)
+    made = resolve(quantizer, latent, codes, np.zeros(items, dtype=np.int64), CodebookConfig(), taken=taken)
+    both = np.concatenate([taken, np.pad(made.codes, ((0, 0), (0, 1)), constant_values=PAD)])
+
+    assert made.codes.shape[1] == 2
+    assert len(catalogue(both)) == len(taken) + items
+
+
+@pytest.mark.parametrize("kind", ["residual_kmeans", "mpq"])
+def test_nearest_free_is_the_nearest_free_one(kind: str) -> None:
+    """One item among taken neighbours gets what trying every semantic ID that differs in one code would find."""
+    for seed in range(20):
+        quantizer, parts = quantizer_of(kind, 3, 4, seed)
+        latent = parts[:1] if kind == "mpq" else parts[:1, 0]
+        own = quantizer.quantize(latent).codes
+        every = torch.cartesian_prod(*[torch.arange(4)] * 3)
+        near = every[(every != own).sum(dim=1) <= 1]
+        blocked = near[torch.randperm(len(near), generator=torch.Generator().manual_seed(seed))[:5]]
+        taken = torch.cat([own, blocked]).unique(dim=0)
+        free = torch.stack([row for row in near if not (taken == row).all(dim=1).any()])
+        best = free[quantizer.errors(latent.expand(len(free), *latent.shape[1:]), free).argmin()]
+        made = resolve(
+            quantizer, latent, own.numpy().astype(np.int32), np.zeros(1, np.int64), CodebookConfig(),
+            taken=taken.numpy().astype(np.int32),
+        )  # fmt: skip
+
+        assert made.codes[0].tolist() == best.tolist()
+
+
+def test_of_equal_codes_the_nearest_item_keeps_them() -> None:
+    """By hand, one level: 0.1 is nearest to codeword 0 and keeps it; 0.4 ranks next and takes codeword 1."""
+    quantizer = Quantizer("residual_kmeans", torch.tensor([[[0.0], [1.0], [-1.0], [9.0]]]))
+    latent = torch.tensor([[0.3], [0.1], [0.4]])
+    config = CodebookConfig(collision_policy="nearest_free")
+    made = resolve(quantizer, latent, np.zeros((3, 1), dtype=np.int32), np.array([0, 0, 5]), config)
+
+    assert made.codes[:, 0].tolist() == [2, 0, 1]
+    assert (made.moved, made.extra, made.left) == (2, 0, 0)
+
+
+def test_extra_codes_number_by_rank() -> None:
+    """The codes stay as quantized; the popular item of a group is number 0, an item alone has no number."""
+    quantizer = Quantizer("residual_kmeans", torch.tensor([[[0.0], [9.0]]]))
+    codes = np.array([[0], [0], [1]], dtype=np.int32)
+    config = CodebookConfig(collision_policy="extra_code")
+    made = resolve(quantizer, torch.tensor([[0.0], [0.0], [9.0]]), codes, np.array([1, 7, 0]), config)
+
+    assert made.codes.tolist() == [[0, 1], [0, 0], [1, PAD]]
+    assert (made.moved, made.extra, made.left) == (0, 2, 0)
