@@ -45,8 +45,12 @@ class Slot:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def slot_of(recipe: Recipe) -> Slot:
+def slot_of(recipe: Recipe, *, pipeline: str = "training", parent: str = "", broken: str = "") -> Slot:
     """Return the slot of a recipe over the data and the code as they are now.
+
+    Args:
+        parent: id of the live bundle, for a pipeline that carries it on: another parent is another slot.
+        broken: fault that the run is given on purpose.
 
     Raises:
         RecipeError: a file of the data is not there.
@@ -59,14 +63,16 @@ def slot_of(recipe: Recipe) -> Slot:
                 next_step="see docs/your-data.md",
             )
     content = {
-        "pipeline": "training",
+        "pipeline": pipeline,
         "as_of": str(recipe.as_of),
         "data": {name: files.sha256_tree(path) for name, path in sources.items() if path is not None},
         "recipe": recipe_hash(recipe),
         "code": _code_version(),
     }
+    content |= {name: value for name, value in (("parent", parent), ("broken", broken)) if value}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    slot_id = f"{recipe.name}-{recipe.as_of}-{digest[:10]}"
+    named = recipe.name if pipeline == "training" else f"{recipe.name}-{pipeline}"
+    slot_id = f"{named}-{recipe.as_of}-{digest[:10]}"
     return Slot(slot_id, home.runs_dir() / slot_id)
 
 

@@ -11,16 +11,20 @@ def embed_items(  # type: ignore[no-untyped-def]
     items: dsl.Input[dsl.Dataset],
     vectors: dsl.Output[dsl.Dataset],
     embedder: dsl.Output[dsl.Model],
+    champion: str = "",
 ):
-    """Fit the text embedder on the catalogue and give every item its vector."""
+    """Give every item its vector, by the live bundle's embedder where there is one."""
     from components.embed_items.run import SECTIONS, run
     from sidrec.steps import execute
 
+    inputs = {"items": items.path}
+    if champion:
+        inputs["frozen"] = f"{champion}/embedder"
     execute(
         "embed_items",
         run,
         recipe=recipe,
         sections=SECTIONS,
-        inputs={"items": items.path},
+        inputs=inputs,
         outputs={"vectors": vectors.path, "embedder": embedder.path},
     )

@@ -1,5 +1,6 @@
-"""Fit the text embedder on the catalogue and give every item its vector."""
+"""Give every item its vector, by the live bundle's frozen embedder where the recipe still asks for that one."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import polars as pl
 import safetensors.numpy
 
 from sidrec import files
-from sidrec.data.embedder import TextEmbedder, item_texts
+from sidrec.data.embedding import Embedder, differing, fit_embedder, open_embedder
 from sidrec.recipe import Recipe
 
 SECTIONS = ("kind", "embedding")
@@ -23,15 +24,37 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         safetensors.numpy.save_file({"vectors": np.zeros((len(items), 0), dtype=np.float32)}, folder / "vectors")
         files.write_json_atomic(folder / "embedder" / "embedder.json", {"skipped": reason})
         return {"rows": len(items), "skipped": reason}
-    texts = item_texts(items)
-    embedder = TextEmbedder.fit(texts, recipe.embedding)
-    vectors = embedder.embed(texts)
-    embedder.save(folder / "embedder")
+    frozen, why = _frozen(recipe, inputs.get("frozen"))
+    embedder = frozen or fit_embedder(items, recipe.embedding)
+    vectors = embedder.vectors(items)
+    shutil.rmtree(folder / "embedder", ignore_errors=True)
+    if frozen is None:
+        embedder.save(folder / "embedder")
+    else:
+        shutil.copytree(inputs["frozen"], folder / "embedder")
     safetensors.numpy.save_file({"vectors": vectors}, folder / "vectors")
+    print(f"embed_items: {why}", flush=True)
     return {
         "rows": len(items),
         "dim": vectors.shape[1],
-        "features": len(embedder.vocabulary),
+        "source": recipe.embedding.source,
+        "frozen": frozen is not None,
+        "why": why,
         "items_without_text": int((np.abs(vectors).max(axis=1) == 0).sum()),
         "distinct_vectors": len(np.unique(vectors, axis=0)),
     }
+
+
+def _frozen(recipe: Recipe, folder: Path | None) -> tuple[Embedder | None, str]:
+    """Return the live embedder, None where it cannot serve this recipe, and why."""
+    config = recipe.embedding
+    if folder is None or "skipped" in files.read_json(folder / "embedder.json"):
+        return None, "fitted on these items: none is live"
+    if config.refit:
+        return None, "fitted on these items: the recipe asks for a new lineage (embedding.refit)"
+    live = open_embedder(folder, vectors=config.vectors)
+    changed = differing(live, config)
+    if changed:
+        shown = ", ".join(f"embedding.{name}" for name in changed)
+        return None, f"fitted on these items: the recipe differs from the live one in {shown}"
+    return live, "the live bundle's, frozen"

@@ -18,6 +18,8 @@ from sidrec.release import provenance
 FEATURE_SERVICE = "recommend_v1"
 # The recipe itself goes into the bundle, so every value of it counts.
 SECTIONS = tuple(sorted({*PopularityRecipe.model_fields, *S2GRRecipe.model_fields}))
+# A bundle's own manifest vouches for the codebook's files.
+_SEAL = "artefact.json"
 # Not in a bundle: what differs from run to run (times in a log) would change the id of equal weights.
 _MODEL_FILES = ("weights.safetensors", "model.json")
 
@@ -39,7 +41,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     for path in codebook.iterdir():
         if path.name == "embedder":
             contents["embedder"] = path
-        elif path.name != "catalogue.parquet":
+        elif path.name not in ("catalogue.parquet", _SEAL):
             contents[f"codebook/{path.name}"] = path
     bundle = write_bundle(
         folder / "bundle",

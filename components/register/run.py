@@ -6,7 +6,7 @@ from typing import Any
 
 from serving import registry
 from sidrec import files, home
-from sidrec.bundle import open_bundle
+from sidrec.bundle import Bundle, open_bundle
 from sidrec.errors import BundleError, VerdictError
 from sidrec.recipe import Recipe
 from sidrec.release.verdict import check_verdict
@@ -21,6 +21,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         VerdictError: the verdict says fail (the gate that said so is named), or is none for this bundle.
     """
     bundle = open_bundle(inputs["bundle"])
+    _refuse_broken(bundle)
     verdict = check_verdict(inputs["verdict"], bundle)
     if verdict.result == "fail":
         raise VerdictError(
@@ -47,6 +48,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         lineage = str(files.read_json(codebook)["lineage"])
         summary["rows"] = publish_semantic_ids(bundle.folder / "catalogue.parquet", lineage)
     return summary
+
+
+def _refuse_broken(bundle: Bundle) -> None:
+    """Refuse what was broken on purpose, whatever the gates' limits let through."""
+    health = bundle.folder / "codebook" / "health.json"
+    fault = files.read_json(health).get("broken") if health.exists() else None
+    if fault is not None:
+        raise VerdictError(f"not registered: this run was given the fault {fault!r} by --break", evidence=health)
 
 
 def still_holds(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Fit the codebook on item vectors and fit-period baskets and give every item its semantic ID."""
+"""Decide what happens to the live codebook, do it, and give every item its semantic ID."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,111 +8,102 @@ from typing import Any
 import numpy as np
 import polars as pl
 import safetensors.numpy
-from numpy.typing import NDArray
 
-from components.train_codebook.gates import codebook_gates, identity_gate
+from components.train_codebook.sabotage import sabotage
 from sidrec import files
-from sidrec.data.catalog import Catalog, disambiguate
-from sidrec.data.graph import item_graph, smooth
+from sidrec.bundle import open_bundle
+from sidrec.codebook.artefact import Artefact
+from sidrec.codebook.build import Sources, build
+from sidrec.codebook.gates import identity_gate
+from sidrec.codebook.page import health_page
+from sidrec.codebook.record import write_artefact
+from sidrec.data.catalog import Catalog
 from sidrec.errors import CheckFailedError
-from sidrec.evaluation.gates import GateResult
-from sidrec.quantization.health import codebook_health, sid_health
+from sidrec.quantization.health import codebook_health
 from sidrec.recipe import Recipe, S2GRRecipe
-from sidrec.systems.s2gr.codebook import fit_codebook
 
-SECTIONS = ("kind", "seed", "as_of", "gate_days", "codebook", "gates")
+SECTIONS = ("kind", "seed", "as_of", "gate_days", "codebook", "lifecycle", "gates")
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Write `folder/codebook`: weights, embedder, `catalogue.parquet` and `health.json` with the codebook gates."""
+    """Write `folder/codebook` (sealed), `folder/decision` (the verb and why) and `folder/page` (health, for a person).
+
+    Raises:
+        CheckFailedError: a gate says no, before anything is trained on such codes; the report says which and why.
+    """
     target = folder / "codebook"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(inputs["embedder"], target / "embedder")
     items = pl.read_parquet(inputs["items"])
-    if isinstance(recipe, S2GRRecipe):
-        return _fit(recipe, inputs, items, target)
-    return _number(items, target)
-
-
-def _fit(recipe: S2GRRecipe, inputs: Mapping[str, Path], items: pl.DataFrame, target: Path) -> dict[str, Any]:
-    """Write the S²GR codebook; baskets of the gate window are not looked at."""
-    config = recipe.codebook
+    if not isinstance(recipe, S2GRRecipe):
+        return _number(items, inputs["embedder"], folder)
     vectors = safetensors.numpy.load_file(inputs["vectors"])["vectors"]
-    if len(vectors) != len(items):
-        raise CheckFailedError(
-            f"{len(vectors):,} vectors for {len(items):,} items: they are of two catalogues", evidence=inputs["vectors"]
-        )
+    # Baskets of the gate window may not reach a codeword.
     baskets = pl.read_parquet(inputs["baskets"]).filter(pl.col("day") < recipe.gate_start)
-    graph = item_graph(
-        baskets,
-        items["item_id"].to_list(),
-        windows=config.windows,
-        window=config.window,
-        max_neighbours=config.max_neighbours,
+    parent = _live(inputs)
+    sources = Sources(items, vectors, baskets, files.sha256_tree(inputs["embedder"]), recipe.gate_start)
+    scratch = "carry_from" not in inputs
+    built = build(parent, sources, recipe.codebook, recipe.lifecycle, seed=recipe.seed, scratch=scratch)
+    if "broken" in inputs:
+        built = sabotage(built, parent, files.read_json(inputs["broken"])["break"])
+    print(f"train_codebook: {built.decision.verb}: {built.decision.reason}", flush=True)
+    if "sentence" in built.notes:
+        print(f"train_codebook: {built.notes['sentence']}", flush=True)
+    gates = write_artefact(
+        built,
+        parent,
+        inputs["embedder"],
+        target,
+        lifecycle=recipe.lifecycle,
+        gates=recipe.gates,
+        vectors=vectors if built.decision.verb == "fit" else None,
     )
-    aligned = smooth(vectors, graph, alpha=config.smoothing_alpha, steps=config.smoothing_steps)
-    popularity = items["popularity"].to_numpy().astype(np.int64)
-    fit = fit_codebook(aligned, popularity, config, seed=recipe.seed, lineage=files.sha256_tree(target / "embedder"))
-    fit.codebook.save(target)
-    catalog = Catalog.build(items, disambiguate(fit.resolved.codes, popularity))
-    catalog.write(target / "catalogue.parquet")
-
-    quantized = codebook_health(fit.quantized, config.codebook_size)
-    gates = [*codebook_gates(quantized, recipe.gates), identity_gate(sid_health(catalog.codes))]
-    health = {
-        **quantized,
-        "resolved": {
-            **codebook_health(fit.resolved.codes, config.codebook_size),
-            "moved": fit.resolved.moved,
-            "disambiguated": int((catalog.codes[:, config.num_levels :] >= 0).sum()),
-        },
-        "residual": _spread(fit.residual),
-        "content_only": _content_only(fit.codebook.encode(vectors), fit.quantized),
-        "graph": {
-            "baskets": len(baskets),
-            "edges": graph.nnz // 2,
-            "isolated_items": int((np.diff(graph.indptr) == 0).sum()),
-        },
-        "training": fit.history,
-    }
-    _write_health(target, "s2gr", health, gates)
+    health = files.read_json(target / "health.json")
+    files.write_text_atomic(folder / "page", health_page(health, title=recipe.name, catalog=built.catalog))
+    files.write_json_atomic(folder / "decision", {**built.decision.as_dict(), "churn": health["churn"]})
+    failed = [gate for gate in gates if gate.result == "fail"]
+    if failed:
+        raise CheckFailedError(
+            " ".join(f"Codebook gate {gate.name}: {gate.sentence}" for gate in failed),
+            evidence=target / "health.json",
+            next_step=f"open {folder / 'page'} in a browser; the live bundle is as it was",
+        )
     return {
-        "rows": len(catalog),
-        "codes": catalog.num_codes,
+        "rows": len(built.catalog),
+        "codes": built.catalog.num_codes,
+        **built.decision.as_dict(),
+        "generation": built.codebook.generation,
         "min_utilisation": gates[0].observed,
-        "collision_rate": quantized["collision_rate"],
-        "moved": fit.resolved.moved,
-        "epochs": int(fit.history[-1]["epoch"]),
+        "collision_rate": health["collision_rate"],
+        "churn": None if health["churn"] is None else health["churn"]["share"],
         "gates": {gate.name: gate.result for gate in gates},
     }
 
 
-def _number(items: pl.DataFrame, target: Path) -> dict[str, Any]:
+def _live(inputs: Mapping[str, Path]) -> Artefact | None:
+    """Return the live bundle's codebook, None where there is none."""
+    if "champion" not in inputs:
+        return None
+    bundle = open_bundle(inputs["champion"])
+    if not (bundle.folder / "codebook" / "codebook.safetensors").exists():
+        return None
+    return Artefact.of_parts(
+        bundle.folder / "codebook", bundle.folder / "catalogue.parquet", bundle.folder / "embedder"
+    )
+
+
+def _number(items: pl.DataFrame, embedder: Path, folder: Path) -> dict[str, Any]:
     """Write a catalogue whose semantic IDs are the item numbers, for a system that has no codebook."""
     reason = "popularity has no codebook: an item's only code is its number"
+    target = folder / "codebook"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(embedder, target / "embedder")
     codes = np.arange(len(items), dtype=np.int32)[:, None]
     catalog = Catalog.build(items, codes)
     catalog.write(target / "catalogue.parquet")
     files.write_json_atomic(target / "codebook.json", {"format": 1, "kind": "popularity", "skipped": reason})
     health = codebook_health(codes, len(items))
-    _write_health(target, "popularity", health, [identity_gate(health)])
-    return {"rows": len(catalog), "codes": 1, "skipped": reason}
-
-
-def _write_health(target: Path, kind: str, health: dict[str, Any], gates: list[GateResult]) -> None:
-    document = {"schema_version": 1, "kind": kind, **health, "gates": [gate.model_dump(mode="json") for gate in gates]}
+    gate = identity_gate(health)
+    document = {"schema_version": 1, "kind": "popularity", **health, "gates": [gate.model_dump(mode="json")]}
     files.write_json_atomic(target / "health.json", document)
-
-
-def _spread(values: NDArray[np.float32]) -> dict[str, float]:
-    return {
-        "mean": float(values.mean()),
-        "median": float(np.median(values)),
-        "p95": float(np.quantile(values, 0.95)),
-    }
-
-
-def _content_only(codes: NDArray[np.int32], quantized: NDArray[np.int32]) -> dict[str, list[float]]:
-    """Return, by depth, the share of items whose codes stay when they are encoded like a new item, by text alone."""
-    same = np.cumprod(codes == quantized, axis=1)
-    return {"same_prefix": same.mean(axis=0).tolist()}
+    files.write_json_atomic(folder / "decision", {"verb": "fit", "reason": reason, "training": "scratch"})
+    files.write_text_atomic(folder / "page", f"<p>{reason}</p>\n")
+    return {"rows": len(catalog), "codes": 1, "skipped": reason}

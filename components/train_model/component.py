@@ -10,18 +10,16 @@ def train_model(  # type: ignore[no-untyped-def]
     recipe: str,
     baskets: dsl.Input[dsl.Dataset],
     codebook: dsl.Input[dsl.Model],
+    decision: dsl.Input[dsl.Artifact],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    champion: str = "",
 ):
-    """Fit the recipe's system on the days before the gate window."""
+    """Fit the recipe's system on the days before the gate window, or carry the live model on."""
     from components.train_model.run import SECTIONS, run
     from sidrec.steps import execute
 
-    execute(
-        "train_model",
-        run,
-        recipe=recipe,
-        sections=SECTIONS,
-        inputs={"baskets": baskets.path, "codebook": codebook.path, "training_set": training_set.path},
-        outputs={"model": model.path},
-    )
+    inputs = {"baskets": baskets.path, "codebook": codebook.path, "training_set": training_set.path}
+    if champion:
+        inputs |= {"champion": champion, "decision": decision.path}
+    execute("train_model", run, recipe=recipe, sections=SECTIONS, inputs=inputs, outputs={"model": model.path})

@@ -1,30 +1,76 @@
-"""Fit the recipe's system on the days before the gate window."""
+"""Fit the recipe's system on the days before the gate window, or carry the live model on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from sidrec import files
+from sidrec.bundle import Bundle, open_bundle
 from sidrec.data.catalog import Catalog
+from sidrec.errors import CheckFailedError
 from sidrec.recipe import Recipe, build
 from sidrec.systems.base import FitInputs
 
-SECTIONS = ("kind", "model", "training", "repeat", "seed", "threads", "as_of", "gate_days")
+SECTIONS = ("kind", "codebook", "model", "training", "repeat", "seed", "threads", "as_of", "gate_days")
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Write `folder/model`; a killed step goes on from the checkpoint it left in `folder`."""
+    """Write `folder/model`; a killed step goes on from the checkpoint it left in `folder`.
+
+    With the live bundle among the inputs, the codebook's decision says how its model follows: carried over an
+    appended catalogue with every weight, fine-tuned on a refreshed one, or left behind for one trained from scratch.
+
+    Raises:
+        CheckFailedError: the live model is of another system or shape than the recipe's.
+    """
+    system = build(recipe)
+    catalog = Catalog.read(inputs["codebook"] / "catalogue.parquet")
+    how = files.read_json(inputs["decision"])["training"] if "champion" in inputs else "scratch"
+    print(f"train_model: {_SAID[how]}", flush=True)
+    if how == "scratch":
+        fit = _fit_inputs(recipe, inputs, catalog)
+        return {"rows": len(fit.baskets), "training": how, **system.fit(fit, folder)}
+    live = open_bundle(inputs["champion"])
+    _require_same_model(live, recipe, how)
+    if how == "carry":
+        before = Catalog.read(live.folder / "catalogue.parquet")
+        return {"training": how, "from": live.bundle_id, **system.carry(live.folder, before, catalog, folder)}
+    fit = replace(_fit_inputs(recipe, inputs, catalog), start=live.folder)
+    return {"rows": len(fit.baskets), "training": how, "from": live.bundle_id, **system.fit(fit, folder)}
+
+
+_SAID = {
+    "scratch": "trained from scratch",
+    "carry": "the live model is carried: every weight as it is",
+    "fine_tune": "fine-tuned from the live model",
+}
+
+
+def _fit_inputs(recipe: Recipe, inputs: Mapping[str, Path], catalog: Catalog) -> FitInputs:
     baskets = pl.read_parquet(inputs["baskets"])
     # Later baskets are the gate's; nothing of them may reach a weight.
-    fit_baskets = baskets.filter(pl.col("day") < recipe.gate_start)
-    fit = FitInputs(
-        baskets=fit_baskets,
+    return FitInputs(
+        baskets=baskets.filter(pl.col("day") < recipe.gate_start),
         training_set=pl.read_parquet(inputs["training_set"]).filter(pl.col("day") < recipe.gate_start),
-        catalog=Catalog.read(inputs["codebook"] / "catalogue.parquet"),
+        catalog=catalog,
         codebook=inputs["codebook"],
         fit_end=recipe.gate_start,
         seed=recipe.seed,
         threads=recipe.threads,
     )
-    return {"rows": len(fit_baskets), **build(recipe).fit(fit, folder)}
+
+
+def _require_same_model(live: Bundle, recipe: Recipe, how: str) -> None:
+    was, asked = live.recipe, recipe
+    if was.kind == asked.kind and was.section("model") == asked.section("model"):
+        return
+    seen = f"{was.kind} with model {was.section('model')}"
+    raise CheckFailedError(
+        f"the codebook's decision is to {how.replace('_', '-')} the live model, and that is {seen}; "
+        f"the recipe asks for {asked.kind} with model {asked.section('model')}",
+        evidence=live.folder,
+        next_step="sidrec run, which trains from scratch",
+    )

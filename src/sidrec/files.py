@@ -20,12 +20,22 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
-    write_text_atomic(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+    write_text_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return the one spelling of a JSON value that files have."""
+    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
 
 
 def read_json(path: Path) -> Any:
     """Return the JSON value in `path`."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the hex SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

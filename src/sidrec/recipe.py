@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sidrec.clock import ClockMode, day_start
+from sidrec.codebook.config import LifecycleConfig
 from sidrec.data.config import DataConfig, EmbeddingConfig, FeaturesConfig, ValidationConfig
 from sidrec.decoding.config import DecodingConfig
 from sidrec.errors import RecipeError
@@ -95,6 +96,7 @@ class S2GRRecipe(_RecipeBase):
 
     kind: Literal["s2gr"]
     codebook: S2GRCodebookConfig
+    lifecycle: LifecycleConfig = LifecycleConfig.model_validate({})
     model: S2GRModelConfig
     training: S2GRTrainingConfig
     repeat: RepeatConfig
@@ -163,4 +165,4 @@ def build(recipe: Recipe) -> "System":
         case S2GRRecipe():
             from sidrec.systems.s2gr.train import S2GRSystem
 
-            return S2GRSystem(recipe.model, recipe.training, recipe.repeat)
+            return S2GRSystem(recipe.codebook, recipe.model, recipe.training, recipe.repeat)

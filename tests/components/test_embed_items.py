@@ -1,12 +1,15 @@
 """`embed_items` gives every item of the catalogue its vector."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 import safetensors.numpy
 
 from components.embed_items.run import run
+from sidrec import files
 from sidrec.data.embedder import TextEmbedder, item_texts
 from sidrec.recipe import Recipe, load_recipe
 
@@ -43,3 +46,33 @@ def test_popularity_needs_no_vectors_and_says_so(project_root: Path, tmp_path: P
     assert "popularity" in summary["skipped"]
     assert safetensors.numpy.load_file(tmp_path / "vectors")["vectors"].shape == (9, 0)
     assert (tmp_path / "embedder" / "embedder.json").exists()
+
+
+def test_the_live_embedder_stays_frozen(project_root: Path, tmp_path: Path) -> None:
+    """New titles are embedded by the live bundle's vocabulary, and its folder is copied bit for bit: one lineage."""
+    chosen = recipe(project_root, "s2gr_retail")
+    run(chosen, {"items": write_items(tmp_path)}, tmp_path)
+    more = pl.DataFrame({"item_id": ["n0", "i0"], "title": ["GREEN LUNCH BOX", TITLES[0]]})
+    more.write_parquet(tmp_path / "more")
+    (tmp_path / "again").mkdir()
+    summary = run(chosen, {"items": tmp_path / "more", "frozen": tmp_path / "embedder"}, tmp_path / "again")
+    first, again = (safetensors.numpy.load_file(tmp_path / name)["vectors"] for name in ("vectors", "again/vectors"))
+
+    assert summary["frozen"]
+    assert files.sha256_tree(tmp_path / "again" / "embedder") == files.sha256_tree(tmp_path / "embedder")
+    assert again[1].tobytes() == first[0].tobytes()
+
+
+@pytest.mark.parametrize("change", [{"dim": 32}, {"refit": True}])
+def test_a_recipe_that_asks_for_another_embedder_gets_it(
+    project_root: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Another width, or a refit that is asked for: fitted anew, and the summary says why."""
+    chosen = recipe(project_root, "s2gr_retail")
+    run(chosen, {"items": write_items(tmp_path)}, tmp_path)
+    other = chosen.model_copy(update={"embedding": chosen.embedding.model_copy(update=change)})
+    (tmp_path / "again").mkdir()
+    summary = run(other, {"items": tmp_path / "items", "frozen": tmp_path / "embedder"}, tmp_path / "again")
+
+    assert not summary["frozen"]
+    assert f"embedding.{next(iter(change))}" in summary["why"]

@@ -1,4 +1,4 @@
-"""The training pipeline compiles anywhere and stops before promotion."""
+"""Pipelines compile anywhere and stop before promotion."""
 
 import subprocess
 import sys
@@ -19,8 +19,8 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 from kfp import compiler
-from pipelines.training import training
-compiler.Compiler().compile(training, sys.argv[1])
+from pipelines.local import PIPELINES
+compiler.Compiler().compile(PIPELINES[sys.argv[1]], sys.argv[2])
 """
 STEPS = {
     "validate-events",
@@ -38,11 +38,12 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The compiled pipeline's tasks, compiled where only kfp is installed."""
-    target = tmp_path_factory.mktemp("ir") / "training.yaml"
-    subprocess.run([sys.executable, "-c", COMPILE, str(target)], check=True, cwd=ROOT, capture_output=True)
+@pytest.fixture(scope="module", params=["training", "codebook_refresh"])
+def tasks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A pipeline's tasks, compiled where only kfp is installed."""
+    target = tmp_path_factory.mktemp("ir") / "pipeline.yaml"
+    command = [sys.executable, "-c", COMPILE, request.param, str(target)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     compiled: dict[str, Any] = yaml.safe_load(target.read_text())["root"]["dag"]["tasks"]
     return compiled
 
@@ -60,3 +61,16 @@ def test_nothing_follows_register(tasks: dict[str, Any]) -> None:
 def test_register_waits_for_the_verdict(tasks: dict[str, Any]) -> None:
     """A bundle cannot be registered before its verdict is signed."""
     assert "sign-verdict" in tasks["register"]["dependentTasks"]
+
+
+def test_only_a_refresh_carries_the_live_model(tmp_path: Path) -> None:
+    """Training starts from scratch whatever is live; a refresh hands the live bundle to the model's step."""
+    given = {}
+    for name in ("training", "codebook_refresh"):
+        target = tmp_path / f"{name}.yaml"
+        subprocess.run([sys.executable, "-c", COMPILE, name, str(target)], check=True, cwd=ROOT, capture_output=True)
+        task = yaml.safe_load(target.read_text())["root"]["dag"]["tasks"]["train-model"]
+        given[name] = task["inputs"]["parameters"]["champion"]
+
+    assert given["training"] == {"runtimeValue": {"constant": ""}}
+    assert given["codebook_refresh"] == {"componentInputParameter": "champion"}

@@ -1,4 +1,4 @@
-"""`sidrec run`: one slot of the training pipeline, from raw events to a registered candidate."""
+"""`sidrec run`: one slot of a pipeline, from raw events to a registered candidate."""
 
 import json
 import os
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.slot import Slot
 
 DEFAULT_RECIPE = Path("pipelines/recipes/s2gr_retail.yaml")
+PIPELINES = ("training", "codebook_refresh")
 _POLL_S = 0.2
 # Torch's threads must sleep while they wait: spinning ones take the cores that the work needs on a busy machine.
 _CHILD_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -34,38 +35,61 @@ _CHILD_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 def run(
     recipe: Annotated[Path, typer.Option(help="The recipe, a flat YAML file.")] = DEFAULT_RECIPE,
+    pipeline: Annotated[
+        str, typer.Option(help="training, or codebook_refresh: carry the live codebook and model on.")
+    ] = "training",
+    broken: Annotated[
+        str, typer.Option("--break", help="See a gate refuse: codebook-collapse, collisions or churn.")
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the training pipeline for the slot of a recipe, the data and the code as they are now."""
+    """Run a pipeline for the slot of a recipe, the data and the code as they are now."""
     from pipelines.slot import slot_of
 
+    if pipeline not in PIPELINES:
+        raise UsageError(f"no pipeline is called {pipeline!r}", next_step=f"one of {', '.join(PIPELINES)}")
     text, parsed = load_recipe(recipe)
+    live, champion = _champion()
+    _check_fault(broken, live)
+    if broken == "churn":  # a model that is trained from scratch would lose nothing
+        pipeline = "codebook_refresh"
+    if pipeline == "codebook_refresh" and not live:
+        raise UsageError(
+            "nothing is live, so there is no codebook to carry on", next_step="sidrec run, then sidrec promote --first"
+        )
     if shutil.which("tritonserver") is None and not (Path(sys.prefix) / "triton").exists():
         raise UsageError("this environment has no Triton server, which check_serving needs", next_step="make setup")
-    slot = slot_of(parsed)
+    slot = slot_of(parsed, pipeline=pipeline, parent=live if pipeline != "training" else "", broken=broken)
     with exclusive(slot.folder / "lock", f"slot {slot.slot_id}"):
         result = slot.result()
         already = result is not None and result["result"] in ("ok", "inconclusive")
         if not already:
             if not as_json:
                 _say_outlook(parsed)
-            result = _run_slot(slot, text, quiet=as_json)
+            result = _run_slot(slot, text, pipeline, champion, broken, quiet=as_json)
     assert result is not None
     if result["result"] != "failed" or not as_json:
         emit({**result, "already_done": already}, as_json, lambda: _show(result, already))
     _raise_unless_ok(result, as_json)
 
 
-def _run_slot(slot: "Slot", recipe_text: str, *, quiet: bool) -> dict[str, Any]:
+def _run_slot(
+    slot: "Slot", recipe_text: str, pipeline: str, champion: str, broken: str, *, quiet: bool
+) -> dict[str, Any]:
     """Run the pipeline in a process of its own and return how it ended."""
     slot.result_path.unlink(missing_ok=True)
     (slot.folder / "steps.jsonl").unlink(missing_ok=True)
     files.write_text_atomic(slot.folder / "recipe.yaml", recipe_text)
+    if broken:
+        files.write_json_atomic(slot.folder / "broken.json", {"break": broken})
     files.write_json_atomic(slot.folder / "started.json", {"slot": slot.slot_id, "started_at": utc_now_iso()})
     started = time.monotonic()
     with slot.log_path.open("w", encoding="utf-8") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.local", str(slot.folder), "--champion", _champion_folder()],
+            [
+                *(sys.executable, "-m", "pipelines.local", str(slot.folder)),
+                *("--pipeline", pipeline, "--champion", champion),
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **_CHILD_ENVIRONMENT, RUN_DIR_VARIABLE: str(slot.folder)},
@@ -167,13 +191,25 @@ def _result(slot: "Slot", exit_code: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _champion_folder() -> str:
-    """Return the folder of the live bundle, "" before the first promotion."""
+def _champion() -> tuple[str, str]:
+    """Return the id and the folder of the live bundle, twice "" before the first promotion."""
     from serving import registry
     from sidrec.release.ledger import Ledger
 
     desired = Ledger().desired()
-    return "" if desired is None else str(registry.bundle_folder(desired.bundle_ids[0]))
+    if desired is None:
+        return "", ""
+    return desired.bundle_ids[0], str(registry.bundle_folder(desired.bundle_ids[0]))
+
+
+def _check_fault(broken: str, live: str) -> None:
+    """Refuse a fault that does not exist, or that nothing live can show."""
+    from components.train_codebook.sabotage import FAULTS
+
+    if broken and broken not in FAULTS:
+        raise UsageError(f"no fault is called {broken!r}", next_step=f"one of {', '.join(FAULTS)}")
+    if broken == "churn" and not live:
+        raise UsageError("nothing is live, so no semantic ID can move", next_step="sidrec promote --first")
 
 
 def _say_outlook(recipe: Recipe) -> None:

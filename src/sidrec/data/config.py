@@ -82,19 +82,38 @@ class FeaturesConfig(BaseModel):
 
 
 class EmbeddingConfig(BaseModel):
-    """The text embedder: TF-IDF over words and character n-grams, reduced by truncated SVD."""
+    """Where item vectors come from: TF-IDF reduced by truncated SVD, a sentence model, or the user's own column."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = Field(64, ge=2)
-    min_document_count: int = Field(2, ge=1, description="A word or n-gram of fewer items is left out.")
-    max_features: int = Field(50_000, ge=1, description="The most frequent words and n-grams that are kept.")
-    ngram_min: int = Field(3, ge=1, description="Shortest character n-gram, word borders counted.")
+    source: Literal["tfidf", "sentence_transformer", "column"] = "tfidf"
+    dim: int = Field(64, ge=2, description="Width that tfidf and a wider sentence model are reduced to.")
+    refit: bool = Field(
+        False, description="Fit the embedder again although one is live: a new lineage, so every semantic ID is new."
+    )
+    min_document_count: int = Field(2, ge=1, description="tfidf: a word or n-gram of fewer items is left out.")
+    max_features: int = Field(50_000, ge=1, description="tfidf: the most frequent words and n-grams that are kept.")
+    ngram_min: int = Field(3, ge=1, description="tfidf: shortest character n-gram, word borders counted.")
     ngram_max: int = Field(5, ge=1)
-    word_share: float = Field(0.5, ge=0, le=1, description="Share of words in a text's squared length.")
+    word_share: float = Field(0.5, ge=0, le=1, description="tfidf: share of words in a text's squared length.")
+    model: str | None = Field(
+        None, description="sentence_transformer: a model's folder, or its name where models may be downloaded."
+    )
+    batch_size: int = Field(64, ge=1, description="sentence_transformer: texts encoded at a time.")
+    vectors: Path | None = Field(None, description="column: a Parquet file with item_id and one vector an item.")
+    column: str = Field("vector", description="column: which column of it, a list of numbers.")
 
     @model_validator(mode="after")
     def _ngrams_in_order(self) -> "EmbeddingConfig":
         if self.ngram_max < self.ngram_min:
             raise ValueError(f"ngram_max {self.ngram_max} is below ngram_min {self.ngram_min}")
+        return self
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> "EmbeddingConfig":
+        for source, key in (("sentence_transformer", "model"), ("column", "vectors")):
+            given = getattr(self, key) is not None
+            if given != (self.source == source):
+                what = f"needs {key}" if not given else f"has no use for {key}, which is for {source}"
+                raise ValueError(f"source {self.source} {what}")
         return self

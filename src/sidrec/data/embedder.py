@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 
 from sidrec import files
 from sidrec.data.config import EmbeddingConfig
+from sidrec.data.unit import unit_rows
 from sidrec.errors import BundleError, UsageError
 
 FORMAT = 1
 TEXT_COLUMNS = ("title", "brand", "categories")
 
+# The settings of this embedder; its file, and so its lineage, does not change when other embedders get theirs.
+_SETTINGS = frozenset({"dim", "min_document_count", "max_features", "ngram_min", "ngram_max", "word_share"})
 _WORD = re.compile(r"[^\W_]+")
 _WEIGHTS = "embedder.safetensors"
 _HEADER = "embedder.json"
@@ -67,18 +70,31 @@ class TextEmbedder:
         projection = _leading_directions(unprojected._weigh(counted), config.dim)
         return cls(config, kept, idf, projection)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part of the recipe's embedding section that this embedder follows."""
+        return {"source": "tfidf", **self.config.model_dump(mode="json", include=set(_SETTINGS))}
+
+    def vectors(self, items: pl.DataFrame) -> NDArray[np.float32]:
+        """Return unit vectors [item, dim] of an items table's texts; an item without a known word gets zeros."""
+        return self.embed(item_texts(items))
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors [text, dim]; a text without any known feature gives zeros."""
         weights = self._weigh([_features(text, self.config) for text in texts])
         # A sparse row times the projection is summed in feature order, whatever rows stand beside it.
         vectors: NDArray[np.float32] = np.asarray(weights @ self.projection, dtype=np.float32)
-        return _unit_rows(vectors)
+        return unit_rows(vectors)
 
     def save(self, folder: Path) -> None:
         """Write `embedder.safetensors` and `embedder.json` into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file({"idf": self.idf, "projection": self.projection}, folder / _WEIGHTS)
-        header = {"format": FORMAT, "config": self.config.model_dump(mode="json"), "vocabulary": self.vocabulary}
+        header = {
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json", include=set(_SETTINGS)),
+            "vocabulary": self.vocabulary,
+        }
         files.write_json_atomic(folder / _HEADER, header)
 
     @classmethod
@@ -166,9 +182,3 @@ def _leading_directions(weights: scipy.sparse.csr_array, dim: int) -> NDArray[np
     projection = np.zeros((weights.shape[1], dim), dtype=np.float32)
     projection[:, : len(right)] = right.T
     return projection
-
-
-def _unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    units: NDArray[np.float32] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return units

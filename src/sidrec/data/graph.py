@@ -11,6 +11,8 @@ import polars as pl
 import scipy.sparse
 from numpy.typing import NDArray
 
+from sidrec.data.unit import unit_rows
+
 # Items whose co-occurrences are counted at a time; bounds memory at block × items.
 _BLOCK = 2048
 
@@ -114,13 +116,6 @@ def smooth(
             state = (1 - alpha) * (graph @ state) + alpha * content
         aligned += weight * state
     return unit_rows(aligned).astype(np.float32)
-
-
-def unit_rows(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows of length 1; a row of zeros stays one."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units: NDArray[np.float64] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return units
 
 
 def _known_events(baskets: pl.DataFrame, index_of: dict[str, int]) -> pl.DataFrame:

@@ -153,7 +153,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], shards: Sha
     if shards.count > 1:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         mean = shards.sum(torch.cat([gradient.flatten() for gradient in gradients])) / shards.count
-        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
     optimizer.step()
 

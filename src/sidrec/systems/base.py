@@ -47,7 +47,8 @@ class Ranking:
 class FitInputs:
     """What a system may learn from: days before `fit_end` only.
 
-    `training_set` has one row per user and day of the last `validation_days` of the fit period.
+    `training_set` has one row per user and day of the last `validation_days` of the fit period. `start` is a folder of
+    weights to go on from, of a model over the same codes.
     """
 
     baskets: pl.DataFrame
@@ -57,6 +58,7 @@ class FitInputs:
     fit_end: date
     seed: int
     threads: int
+    start: Path | None = None
 
 
 @runtime_checkable
@@ -81,6 +83,10 @@ class System(Protocol):
 
         A killed fit finds its checkpoints in `folder` and goes on from the last one.
         """
+        ...
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: the weights in `source`, whose catalogue was `before`, over an appended catalogue."""
         ...
 
     def align(self, model: Path, folder: Path) -> dict[str, Any]:

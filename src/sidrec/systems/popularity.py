@@ -58,12 +58,11 @@ class PopularitySystem:
 
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write the catalogue's popularity as a model."""
-        model = folder / "model"
-        model.mkdir(parents=True, exist_ok=True)
-        log_probs = popularity_log_probs(inputs.catalog)
-        save_file({"log_probs": log_probs}, model / WEIGHTS)
-        files.write_json_atomic(model / MODEL, {"kind": "popularity", "items": len(log_probs)})
-        return {"rows": len(log_probs)}
+        return _write(inputs.catalog, folder)
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write the new catalogue's popularity: counting again costs nothing."""
+        return _write(catalog, folder)
 
     def align(self, model: Path, folder: Path) -> dict[str, Any]:
         """Copy the model: counting has nothing to align."""
@@ -72,3 +71,12 @@ class PopularitySystem:
     def open(self, folder: Path, catalog: Catalog) -> PopularityModel:
         """Return the model in `folder`."""
         return PopularityModel(load_file(folder / WEIGHTS)["log_probs"])
+
+
+def _write(catalog: Catalog, folder: Path) -> dict[str, Any]:
+    model = folder / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    log_probs = popularity_log_probs(catalog)
+    save_file({"log_probs": log_probs}, model / WEIGHTS)
+    files.write_json_atomic(model / MODEL, {"kind": "popularity", "items": len(log_probs)})
+    return {"rows": len(log_probs)}

@@ -12,12 +12,13 @@ import yaml
 
 from components.align_model.run import run as align
 from components.train_model.run import run as train
+from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
-from sidrec.quantization.autoencoder import QuantizedAutoencoder
+from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.fit import encoder_of
+from sidrec.quantization.quantizer import Quantizer
 from sidrec.recipe import Recipe, parse_recipe
 from sidrec.recommender import Recommender, Request
-from sidrec.systems.s2gr.codebook import S2GRCodebook
-from sidrec.systems.s2gr.config import S2GRCodebookConfig
 
 DAY = 86_400
 
@@ -59,10 +60,8 @@ def inputs(tmp_path: Path, recipe: Recipe) -> dict[str, Path]:
     pl.DataFrame(rows).write_parquet(folder / "baskets")
     pl.DataFrame(training).write_parquet(folder / "training_set")
     codebook = folder / "codebook"
-    config = S2GRCodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,), num_clusters=3)
-    autoencoder = QuantizedAutoencoder(6, (8,), num_levels=3, codebook_size=8, code_dim=4)
-    clusters = (torch.arange(8, dtype=torch.int32) % 3).expand(3, 8).contiguous()
-    S2GRCodebook(config, autoencoder, clusters, torch.randn(3, 3, 4), "test").save(codebook)
+    config = CodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,))
+    Codebook(config, Quantizer("rqvae", torch.randn(3, 8, 4), encoder_of(config, 6)), 6, "test").save(codebook)
     codes = np.stack([np.arange(40) // 8, np.arange(40) % 8, rng.integers(0, 8, 40)], axis=1).astype(np.int32)
     table = pl.DataFrame({"item_id": items, "title": items, "popularity": [5] * 40, "recent_popularity": [1] * 40})
     Catalog.build(table, codes).write(codebook / "catalogue.parquet")

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidrec.quantization.health import codebook_health, gini, level_health, sid_health
+from sidrec.quantization.health import (
+    codebook_health,
+    gini,
+    level_health,
+    load_balance,
+    mutual_information,
+    prefix_stability,
+    sid_health,
+    weighted_health,
+)
 
 
 def test_level_table_worked_by_hand() -> None:
@@ -48,8 +57,13 @@ def test_sid_table_worked_by_hand() -> None:
         "items": 6,
         "distinct": 4,
         "collision_rate": pytest.approx(1 / 3),
+        "no_collision_rate": pytest.approx(2 / 3),
         "uniquely_identified": 0.5,
         "max_bucket": 3,
+        "gini": 0.25,  # counts 1, 1, 1, 3
+        "entropy": pytest.approx(0.5 * np.log(6) + 0.5 * np.log(2)),
+        "max_entropy": pytest.approx(np.log(6)),
+        "entropy_ratio": pytest.approx((0.5 * np.log(6) + 0.5 * np.log(2)) / np.log(6)),
         "distinct_prefixes": [2, 4],
     }
 
@@ -76,3 +90,47 @@ def test_every_level_has_its_own_row() -> None:
     health = codebook_health(np.array([[0, 1], [0, 0], [0, 1]]), 2)
 
     assert [(level["level"], level["used_codes"]) for level in health["levels"]] == [(0, 1), (1, 2)]
+
+
+def test_weighted_usage_worked_by_hand() -> None:
+    """Three items on codes 0, 0 and 1 of four, weights 1, 2, 1: shares .75 and .25; a code without weight is dead."""
+    health = weighted_health(np.array([0, 0, 1, 2]), 4, np.array([1.0, 2.0, 1.0, 0.0]))
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+
+    assert (health["used_codes"], health["dead_codes"], health["utilisation"]) == (2, 2, 0.5)
+    assert health["largest_share"] == 0.75
+    assert health["normalised_entropy"] == pytest.approx(entropy / np.log(4))
+    assert health["perplexity"] == pytest.approx(np.exp(entropy))
+
+
+def test_equal_weights_count_as_items_do() -> None:
+    """Traffic that is the same for every item changes no figure."""
+    codes = np.random.default_rng(0).integers(0, 16, 300)
+    plain, weighted = level_health(codes, 16), weighted_health(codes, 16, np.full(300, 2.5))
+
+    for name in ("utilisation", "perplexity", "normalised_entropy", "gini"):
+        assert weighted[name] == pytest.approx(plain[name])
+
+
+def test_prefix_stability_worked_by_hand() -> None:
+    """Of three items one keeps all, one its first code, one nothing; their traffic is 1, 1, 2."""
+    before = np.array([[0, 0], [1, 1], [2, 2]])
+    stability = prefix_stability(before, np.array([[0, 0], [1, 9], [8, 2]]), np.array([1.0, 1.0, 2.0]))
+    longer = prefix_stability(before, np.array([[0, 0, -1], [1, 1, 5], [2, 2, -1]]), np.ones(3))
+
+    assert stability["items"] == pytest.approx([2 / 3, 1 / 3])
+    assert stability["traffic"] == [0.5, 0.25]
+    assert longer["items"] == [1.0, 1.0, 0.0]
+
+
+def test_mutual_information_worked_by_hand() -> None:
+    """A slot says all about its copy and nothing about an independent one."""
+    grid = np.array([[a, a, b] for a in range(4) for b in range(4)])
+    information = mutual_information(grid, 4)
+
+    np.testing.assert_allclose(information, [[1, 1, 0], [1, 1, 0], [0, 0, 1]], atol=1e-12)
+
+
+def test_load_balance_worked_by_hand() -> None:
+    """Loads 3 and 1 are shares .75 and .25, Gini .25."""
+    assert load_balance(np.array([3.0, 1.0])) == {"shares": [0.75, 0.25], "largest_share": 0.75, "gini": 0.25}

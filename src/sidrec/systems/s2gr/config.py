@@ -44,6 +44,8 @@ class S2GRTrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(14, ge=1)
+    fine_tune_epochs: int = Field(4, ge=1, description="After a refresh within its budget, from the champion.")
+    fine_tune_learning_rate: float = Field(1e-3, gt=0)
     batch_users: int = Field(48, ge=1)
     targets_per_basket: int = Field(4, ge=1, description="Target items sampled per basket and epoch.")
     learning_rate: float = Field(3e-3, gt=0)

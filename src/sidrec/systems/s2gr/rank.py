@@ -75,8 +75,7 @@ class S2GRRanker:
                 evidence=folder / MODEL,
             )
         trie = PrefixTrie.from_codes(catalog.codes)
-        tensors = load_file(folder / WEIGHTS)
-        bias = tensors.pop("node_bias")
+        bias = load_file(folder / WEIGHTS)["node_bias"]
         if len(bias) != trie.num_nodes:
             raise BundleError(
                 f"the weights know {len(bias)} prefixes, the catalogue has {trie.num_nodes}", evidence=folder / WEIGHTS
@@ -87,15 +86,8 @@ class S2GRRanker:
             code_dim=header["code_dim"],
             num_nodes=trie.num_nodes,
         )
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-        lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
-        if lacking or unexpected:
-            raise BundleError(f"the weights lack {lacking} or have {unexpected} beyond", evidence=folder / WEIGHTS)
-        repeat = header["repeat"]
-        path = None
-        if repeat is not None:
-            path = RepeatPath(tuple(repeat["copy_weights"]), tuple(repeat["gate_weights"]), repeat["half_life_days"])
-        return cls.of(model, catalog, trie, bias, path)
+        load_answering_weights(model, folder)
+        return cls.of(model, catalog, trie, bias, repeat_path(header))
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
@@ -165,6 +157,36 @@ class S2GRRanker:
 
 # Parts of the generator that no answer needs; they are not in a bundle.
 TRAINING_ONLY = ("auxiliary", "same_day", "to_code_space", "prefix_bias", "prior_weight")
+
+
+def load_answering_weights(model: S2GRModel, folder: Path) -> None:
+    """Give the generator the weights in `folder`; the parts that only training needs stay as they are.
+
+    Raises:
+        BundleError: they are of another shape or incomplete.
+    """
+    tensors = load_file(folder / WEIGHTS)
+    tensors.pop("node_bias")
+    own = model.state_dict()
+    differing = [name for name, value in tensors.items() if name in own and own[name].shape != value.shape]
+    if differing:
+        name = differing[0]
+        raise BundleError(
+            f"{name} of the weights is {list(tensors[name].shape)}, the model's is {list(own[name].shape)}",
+            evidence=folder / WEIGHTS,
+        )
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
+    if lacking or unexpected:
+        raise BundleError(f"the weights lack {lacking} or have {unexpected} beyond", evidence=folder / WEIGHTS)
+
+
+def repeat_path(header: dict[str, Any]) -> RepeatPath | None:
+    """Return the repeat path that a model's header holds."""
+    repeat = header["repeat"]
+    if repeat is None:
+        return None
+    return RepeatPath(tuple(repeat["copy_weights"]), tuple(repeat["gate_weights"]), repeat["half_life_days"])
 
 
 def _valid(beams: Beams, row: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sidrec import files
 from sidrec.clock import DAY_S
+from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import NONE, PrefixTrie
@@ -28,12 +29,13 @@ from sidrec.systems.s2gr.batches import (
     has_code,
     histories_of,
 )
-from sidrec.systems.s2gr.codebook import S2GRCodebook
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.carry import carry_model
+from sidrec.systems.s2gr.clusters import Clusters, cluster_codewords
+from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior, recent_counts
-from sidrec.systems.s2gr.rank import FORMAT, TRAINING_ONLY, S2GRRanker
+from sidrec.systems.s2gr.rank import FORMAT, TRAINING_ONLY, S2GRRanker, load_answering_weights, repeat_path
 from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
@@ -48,35 +50,43 @@ NEW_CANDIDATES = 20
 class S2GRSystem:
     """S²GR, configured."""
 
+    codebook: S2GRCodebookConfig
     model: S2GRModelConfig
     training: S2GRTrainingConfig
     repeat: RepeatConfig
 
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
-        """Write `folder/model`; checkpoints of a killed fit lie in `folder/checkpoints`."""
+        """Write `folder/model`; checkpoints of a killed fit lie in `folder/checkpoints`.
+
+        With `inputs.start`, the fit goes on from those weights for `fine_tune_epochs` and keeps their repeat path.
+        """
         trie = PrefixTrie.from_codes(inputs.catalog.codes)
-        codebook = S2GRCodebook.load(inputs.codebook)
+        codewords = Codebook.load(inputs.codebook).quantizer.codebooks
+        clusters = cluster_codewords(codewords, inputs.catalog.codes, self.codebook, seed=inputs.seed)
         histories = histories_of(inputs.baskets, inputs.catalog)
         fit_day = (inputs.fit_end - EPOCH).days
         checkpoints = folder / "checkpoints"
         path, held_out_summary = None, {}
+        epochs = self.training.epochs if inputs.start is None else self.training.fine_tune_epochs
         held_out_file = folder / "repeat_path.json"
-        if self.repeat.enabled:
+        if inputs.start is not None:
+            path = repeat_path(files.read_json(inputs.start / MODEL))
+        elif self.repeat.enabled:
             if held_out_file.exists():
                 held_out_summary = files.read_json(held_out_file)
             else:
-                held_out_summary = self._fit_repeat(inputs, trie, codebook, histories, fit_day, checkpoints)
+                held_out_summary = self._fit_repeat(inputs, trie, clusters, histories, fit_day, checkpoints)
                 files.write_json_atomic(held_out_file, held_out_summary)
             path = RepeatPath(**{name: _as_tuple(value) for name, value in held_out_summary["path"].items()})
-        generator = self._generator(inputs, trie, codebook, inputs.seed)
+        generator = self._generator(inputs, trie, clusters, inputs.seed)
         log, bias = self._train(
             generator,
             inputs,
             trie,
-            codebook,
+            clusters,
             histories,
             fit_day,
-            self.training.epochs,
+            epochs,
             checkpoints / "final",
             "train_model: fit",
         )
@@ -84,11 +94,15 @@ class S2GRSystem:
         Checkpoints(checkpoints, minutes=0).clear()
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
-            "epochs": self.training.epochs,
+            "epochs": epochs,
             "loss": log[-1],
             "train_seconds": log[-1]["seconds"],
             "repeat": held_out_summary,
         }
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: the same weights, new prefixes starting at their items' popularity."""
+        return carry_model(source, before, catalog, folder)
 
     def align(self, model: Path, folder: Path) -> dict[str, Any]:
         """Copy the model: S²GR learns in one stage."""
@@ -98,21 +112,24 @@ class S2GRSystem:
         """Return the ranker in `folder`."""
         return S2GRRanker.open(folder, catalog)
 
-    def _generator(self, inputs: FitInputs, trie: PrefixTrie, codebook: S2GRCodebook, seed: int) -> S2GRModel:
+    def _generator(self, inputs: FitInputs, trie: PrefixTrie, clusters: Clusters, seed: int) -> S2GRModel:
         torch.manual_seed(seed)
-        return S2GRModel(
+        generator = S2GRModel(
             self.model,
-            codebook_sizes=_codebook_sizes(inputs.catalog, codebook),
-            code_dim=codebook.config.code_dim,
+            codebook_sizes=_codebook_sizes(inputs.catalog, clusters),
+            code_dim=clusters.centres.shape[2],
             num_nodes=trie.num_nodes,
         )
+        if inputs.start is not None:
+            load_answering_weights(generator, inputs.start)
+        return generator
 
     def _train(
         self,
         generator: S2GRModel,
         inputs: FitInputs,
         trie: PrefixTrie,
-        codebook: S2GRCodebook,
+        clusters: Clusters,
         histories: Sequence[History],
         fit_day: int,
         epochs: int,
@@ -127,8 +144,8 @@ class S2GRSystem:
             ancestors=trie.ancestors,
             codes=code_table(inputs.catalog),
             present=has_code(inputs.catalog).float(),
-            clusters=list(codebook.cluster_of.long()),
-            centres=list(codebook.cluster_centres),
+            clusters=list(clusters.of),
+            centres=list(clusters.centres),
             prior=prior,
         )
         sampling = Sampling(
@@ -149,7 +166,7 @@ class S2GRSystem:
 
         config = LoopConfig(
             epochs=epochs,
-            learning_rate=training.learning_rate,
+            learning_rate=training.learning_rate if inputs.start is None else training.fine_tune_learning_rate,
             weight_decay=training.weight_decay,
             warmup_share=training.warmup_share,
             gradient_clip=training.gradient_clip,
@@ -168,7 +185,7 @@ class S2GRSystem:
         self,
         inputs: FitInputs,
         trie: PrefixTrie,
-        codebook: S2GRCodebook,
+        clusters: Clusters,
         histories: Sequence[History],
         fit_day: int,
         checkpoints: Path,
@@ -176,13 +193,13 @@ class S2GRSystem:
         """Return the repeat path learnt on the last days of the fit period, with a generator that ended before them."""
         cut = fit_day - self.training.validation_days
         earlier = [history.before(cut) for history in histories]
-        generator = self._generator(inputs, trie, codebook, inputs.seed)
+        generator = self._generator(inputs, trie, clusters, inputs.seed)
         epochs = self.training.held_out_epochs or self.training.epochs
         log, bias = self._train(
             generator,
             inputs,
             trie,
-            codebook,
+            clusters,
             [history for history in earlier if len(history)],
             cut,
             epochs,
@@ -276,11 +293,11 @@ def _scored(ranker: S2GRRanker, queries: Sequence[Query], *lists: Tensor, chunk:
     return [torch.cat(found) for found in parts]
 
 
-def _codebook_sizes(catalog: Catalog, codebook: S2GRCodebook) -> list[int]:
+def _codebook_sizes(catalog: Catalog, clusters: Clusters) -> list[int]:
     """Return the codes of every level; the disambiguation code, where there is one, has as many as it needs."""
-    config = codebook.config
-    sizes = [config.codebook_size] * config.num_levels
-    if catalog.num_codes > config.num_levels:
+    num_levels, size = clusters.of.shape
+    sizes = [size] * num_levels
+    if catalog.num_codes > num_levels:
         sizes.append(int(catalog.codes[:, -1].max()) + 1)
     return sizes
 

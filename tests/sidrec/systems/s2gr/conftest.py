@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 import torch
 
+from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
-from sidrec.quantization.autoencoder import QuantizedAutoencoder
+from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.fit import encoder_of
+from sidrec.quantization.quantizer import Quantizer
 from sidrec.systems.base import FitInputs
-from sidrec.systems.s2gr.codebook import S2GRCodebook
 from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 
 FIT_END = date(2010, 11, 1)
@@ -28,6 +30,14 @@ class World:
 
     def inputs(self, seed: int = 0) -> FitInputs:
         return FitInputs(self.baskets, self.training_set, self.catalog, self.codebook, FIT_END, seed, 1)
+
+
+def save_codebook(folder: Path) -> None:
+    """Write a codebook of 3 levels x 8 codes."""
+    config = CodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,))
+    torch.manual_seed(0)
+    quantizer = Quantizer("rqvae", torch.randn(3, 8, 4), encoder_of(config, 6))
+    Codebook(config, quantizer, 6, "test").save(folder)
 
 
 @pytest.fixture(scope="session")
@@ -73,13 +83,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         codes,
     )
     folder = tmp_path_factory.mktemp("codebook")
-    config = S2GRCodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,), num_clusters=3)
-    torch.manual_seed(0)
-    autoencoder = QuantizedAutoencoder(6, (8,), num_levels=3, codebook_size=8, code_dim=4)
-    clusters = torch.arange(8, dtype=torch.int32).expand(3, 8) % 3
-    S2GRCodebook(config, autoencoder, clusters.contiguous(), torch.randn(3, 3, 4), "test").save(folder)
+    save_codebook(folder)
     catalog.write(folder / "catalogue.parquet")
     return World(catalog, baskets, pl.DataFrame(recent), folder)
+
+
+@pytest.fixture(scope="session")
+def codebook_config() -> S2GRCodebookConfig:
+    return S2GRCodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,), num_clusters=3)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.s2gr.batches import (
@@ -17,8 +18,8 @@ from sidrec.systems.s2gr.batches import (
     has_code,
     histories_of,
 )
-from sidrec.systems.s2gr.codebook import S2GRCodebook
-from sidrec.systems.s2gr.config import S2GRModelConfig
+from sidrec.systems.s2gr.clusters import cluster_codewords
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig
 from sidrec.systems.s2gr.losses import Tables, alignment_loss, contrast_loss, losses, regulariser
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior
@@ -39,17 +40,18 @@ SAMPLING = Sampling(
 
 
 @pytest.fixture
-def tables(world: Any) -> Tables:
+def tables(world: Any, codebook_config: S2GRCodebookConfig) -> Tables:
     trie = PrefixTrie.from_codes(world.catalog.codes)
-    codebook = S2GRCodebook.load(world.codebook)
+    words = Codebook.load(world.codebook).quantizer.codebooks
+    clusters = cluster_codewords(words, world.catalog.codes, codebook_config, seed=0)
     histories = histories_of(world.baskets, world.catalog)
     return Tables(
         trie=trie,
         ancestors=trie.ancestors,
         codes=code_table(world.catalog),
         present=has_code(world.catalog).float(),
-        clusters=list(codebook.cluster_of.long()),
-        centres=list(codebook.cluster_centres),
+        clusters=list(clusters.of),
+        centres=list(clusters.centres),
         prior=PopularityPrior.fit(histories, trie, last_day=FIT_DAY, window_days=28),
     )
 

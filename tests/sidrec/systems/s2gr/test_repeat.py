@@ -14,7 +14,7 @@ from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import NONE
 from sidrec.systems.base import Query, Ranking
 from sidrec.systems.s2gr.batches import histories_of
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.prior import recent_counts
 from sidrec.systems.s2gr.rank import S2GRRanker
 from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, with_best_offset
@@ -32,10 +32,10 @@ def query(items: list[int], days_ago: list[int], **change: Any) -> Query:
 
 
 @pytest.fixture(scope="module")
-def ranker(world: Any, tmp_path_factory: pytest.TempPathFactory) -> S2GRRanker:
+def ranker(world: Any, codebook_config: S2GRCodebookConfig, tmp_path_factory: pytest.TempPathFactory) -> S2GRRanker:
     folder = tmp_path_factory.mktemp("fit")
     training = S2GRTrainingConfig(epochs=3, batch_users=16, targets_per_basket=2)
-    system = S2GRSystem(S2GRModelConfig(dim=16, ff_dim=32), training, RepeatConfig())
+    system = S2GRSystem(codebook_config, S2GRModelConfig(dim=16, ff_dim=32), training, RepeatConfig())
     system.fit(world.inputs(), folder)
     return system.open(folder / "model", world.catalog)
 
@@ -176,10 +176,10 @@ def test_a_gate_shut_leaves_the_generator_alone(ranker: S2GRRanker) -> None:
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
-def test_the_path_survives_its_file(world: Any, ranker: S2GRRanker, tmp_path: Path) -> None:
+def test_the_path_survives_its_file(world: Any, codebook_config: S2GRCodebookConfig, tmp_path: Path) -> None:
     """What was learnt is what is opened, to the last bit."""
     training = S2GRTrainingConfig(epochs=1, batch_users=16)
-    system = S2GRSystem(S2GRModelConfig(dim=16, ff_dim=32), training, RepeatConfig())
+    system = S2GRSystem(codebook_config, S2GRModelConfig(dim=16, ff_dim=32), training, RepeatConfig())
     summary = system.fit(world.inputs(), tmp_path)
     opened = system.open(tmp_path / "model", world.catalog).repeat
 

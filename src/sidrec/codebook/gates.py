@@ -27,6 +27,38 @@ def identity_gate(served: Mapping[str, Any]) -> GateResult:
     )
 
 
+def churn_gate(churn: Mapping[str, Any], budget: float) -> GateResult:
+    """Return the gate on what published items lose: the share of traffic whose semantic ID moved.
+
+    A model that is trained from scratch on the new semantic IDs loses nothing by them, whatever moved.
+
+    Args:
+        churn: `moved`, `published`, `share` of traffic, `training`, and `changed` shares of items by level.
+    """
+    observed, published = float(churn["share"]), int(churn["published"])
+    scratch = churn["training"] == "scratch"
+    changed = {f"level_{level}": float(share) for level, share in enumerate(churn["changed"])}
+    worst = max(changed, key=lambda name: changed[name]) if changed else "level_0"
+    follows = (
+        "the model is trained from scratch on them" if scratch else f"at most {budget:.1%} may, or the model loses"
+    )
+    return GateResult(
+        gate="codebook",
+        name="churn",
+        result="pass" if scratch or observed <= budget else "fail",
+        threshold=budget,
+        observed=observed,
+        interval=None,
+        n=published,
+        slices=changed,
+        sentence=(
+            f"{observed:.1%} of the traffic has another semantic ID than in the live bundle "
+            f"({churn['moved']:,} of {published:,} items; most at level {worst.removeprefix('level_')}, "
+            f"{changed.get(worst, 0.0):.1%} of them): {follows}."
+        ),
+    )
+
+
 def _utilisation(quantized: Mapping[str, Any], threshold: float) -> GateResult:
     shares = {f"level_{level['level']}": float(level["utilisation"]) for level in quantized["levels"]}
     weakest = min(shares, key=lambda name: shares[name])

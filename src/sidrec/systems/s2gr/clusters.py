@@ -1,0 +1,55 @@
+"""Clusters of each level's codewords: what a thinking token is supervised by.
+
+Axes: `item` rows, `level` coarsest first, `code` entries of a codebook, `cluster` of codewords, `dim` width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sidrec.quantization.assign import nearest_codes
+from sidrec.quantization.kmeans import kmeans
+from sidrec.systems.s2gr.config import S2GRCodebookConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """The cluster g_l of every code and the cluster centres c_l,k."""
+
+    of: Int[Tensor, "level code"]
+    centres: Float[Tensor, "level cluster dim"]
+
+
+def cluster_codewords(
+    codewords: Float[Tensor, "level code dim"],
+    codes: NDArray[np.int32],
+    config: S2GRCodebookConfig,
+    *,
+    seed: int,
+) -> Clusters:
+    """Return the clusters of the codewords, by K-means within each level.
+
+    Codes that no item has take no part in placing the centres; they belong to the nearest one.
+
+    Source: S²GR, cluster supervision tables g_l and c_{l,k}.
+
+    Args:
+        codes: [item, level], the items' codes; further columns are not of the codebook.
+    """
+    cluster_of, centres = [], []
+    for level, words in enumerate(codewords):
+        used = words[np.unique(codes[:, level])]
+        clusters = kmeans(
+            used,
+            config.num_clusters,
+            seed=seed + level,
+            iterations=config.kmeans_iterations,
+            restarts=config.cluster_restarts,
+        )
+        centres.append(clusters.centres)
+        cluster_of.append(nearest_codes(words, clusters.centres))
+    return Clusters(torch.stack(cluster_of), torch.stack(centres))

@@ -1,0 +1,96 @@
+"""The report shows three views and raises one alarm, only where new items really do not fit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sidrec.codebook.config import AlarmConfig
+from sidrec.codebook.health_report import exceedance, health_report, residual_figures, span_alarm
+
+ALARM = AlarmConfig(min_new_items=20, residual_ratio=1.5)
+
+
+def errors(mean: float, count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(4.0, mean / 4, size=count).astype(np.float32)
+
+
+def test_views_differ_where_traffic_does() -> None:
+    """Catalogue, traffic and served weigh the same codes; before anything was served, the view says so."""
+    codes = np.array([[0, 0], [1, 0], [2, 1], [3, 1]])
+    report = health_report(
+        quantized=codes, final=codes, codebook_size=4, traffic=np.array([1, 0, 0, 1]), alarm=ALARM,
+        fitted_errors=np.full(4, 0.1),
+    )  # fmt: skip
+    served = health_report(
+        quantized=codes, final=codes, codebook_size=4, traffic=np.ones(4), served=np.array([9, 0, 0, 0]), alarm=ALARM
+    )
+
+    assert [level["utilisation"] for level in report["views"]["catalogue"]] == [1.0, 0.5]
+    assert [level["utilisation"] for level in report["views"]["traffic"]] == [0.5, 0.5]
+    assert "absent" in report["views"]["served"]
+    assert [level["dead_codes"] for level in served["views"]["served"]] == [3, 3]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_identity_before_and_after_resolution() -> None:
+    """Two items collide as quantized; as published none does."""
+    quantized, final = np.array([[0, 0], [0, 0]]), np.array([[0, 0], [0, 1]])
+    report = health_report(quantized=quantized, final=final, codebook_size=2, traffic=np.ones(2), alarm=ALARM)
+
+    assert report["identity"]["before"]["collision_rate"] == 0.5
+    assert report["identity"]["after"]["collision_rate"] == 0
+
+
+def test_exceedance_is_the_share_of_pairs() -> None:
+    """Against counting every pair, ties as one half; equal samples are 1/2."""
+    fitted, new = np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 6.0, 0.0])
+    pairs = [(float(a > b) + 0.5 * float(a == b)) for a in new for b in fitted]
+    area, (low, high) = exceedance(fitted, new)
+
+    assert area == pytest.approx(np.mean(pairs))
+    assert low < area < high
+    assert exceedance(fitted, fitted)[0] == 0.5
+
+
+def test_the_interval_covers_its_truth() -> None:
+    """Two normal samples a standard deviation apart: P(new > fitted) is .760; 95 % of 300 intervals hold it, about."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        low, high = exceedance(random.normal(size=80), random.normal(1.0, size=40))[1]
+        held += low <= 0.7602 <= high
+
+    assert 275 <= held <= 297
+
+
+def test_the_alarm_needs_size_number_and_certainty() -> None:
+    """Twice the error on 100 items raises it; on 10 items, or at 1.1 times the error, it does not."""
+    fitted = errors(0.1, 1000)
+
+    assert span_alarm(fitted, errors(0.2, 100, 1), ALARM)["raised"]
+    assert "no longer spans" in span_alarm(fitted, errors(0.2, 100, 1), ALARM)["sentence"]
+    assert not span_alarm(fitted, errors(0.2, 10, 1), ALARM)["raised"]
+    assert not span_alarm(fitted, errors(0.11, 100, 1), ALARM)["raised"]
+    assert not span_alarm(fitted, None, ALARM)["raised"]
+
+
+def test_one_outlier_is_no_alarm() -> None:
+    """A single item far away lifts the mean; most new items fit, so chance is not ruled out and nothing is raised."""
+    new = errors(0.1, 30, 2)
+    new[0] = 9.0
+
+    assert new.mean() > 1.5 * 0.1
+    assert not span_alarm(errors(0.1, 1000), new, ALARM)["raised"]
+
+
+def test_residuals_lie_on_one_axis() -> None:
+    """Histograms of fitted and new items count all of them over the same edges."""
+    figures = residual_figures(errors(0.1, 500), errors(0.3, 50, 1))
+
+    assert figures is not None
+    assert sum(figures["fitted"]["histogram"]) == 500
+    assert sum(figures["new"]["histogram"]) == 50
+    assert len(figures["edges"]) == len(figures["new"]["histogram"]) + 1
+    assert figures["ratio"] == pytest.approx(figures["new"]["mean"] / figures["fitted"]["mean"])
+    assert residual_figures(None, None) is None
