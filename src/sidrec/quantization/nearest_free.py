@@ -5,6 +5,7 @@ Axes: `item` rows, `level` (or slot), `code` entries of one codebook, `choice` o
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ from sidrec.quantization.quantizer import Quantizer
 _BLOCK = 2048
 # Changes of several codes that are scored at once; beyond, the first free semantic ID in order is taken.
 _MOST = 1 << 22
+# Of these, how many are put in order at first.
+_FEW = 1024
+# Searches of several changes that are kept: each holds the order of all it has scored.
+_SEARCHES = 64
 
 
 def nearest_free(
@@ -43,29 +48,43 @@ def nearest_free(
     Raises:
         CheckFailedError: every semantic ID is taken.
     """
+    size, levels = quantizer.codebook_size, quantizer.num_levels
+    total = size**levels
     occupied = {tuple(row) for row in (() if taken is None else taken.tolist())}
     resolved = codes.copy()
     movers = _movers(quantizer, latent, codes, rank, occupied)
     kept = np.setdiff1d(np.arange(len(codes)), movers)
     occupied.update(tuple(row) for row in codes[kept].tolist())
-    total = quantizer.codebook_size**quantizer.num_levels
+    # What is occupied stays so: codes without a free single change, and searches as far as they went, are not tried
+    # again. Without that, a catalogue of many equal vectors would take quadratic time.
+    crowded: set[tuple[int, ...]] = set()
+    everything = itertools.product(range(size), repeat=levels)
+
+    @lru_cache(_SEARCHES)
+    def search(own: tuple[int, ...], vector: bytes) -> Iterator[tuple[int, ...]]:
+        one = torch.frombuffer(bytearray(vector), dtype=latent.dtype).reshape(1, *latent.shape[1:])
+        return _several_changes(quantizer, one, own)
+
     for start in range(0, len(movers), _BLOCK):
         block = movers[start : start + _BLOCK]
-        rows = torch.from_numpy(codes[block].astype(np.int64))
-        ranked = _single_changes(quantizer, latent[block], rows)
+        ranked = _single_changes(quantizer, latent[block], torch.from_numpy(codes[block].astype(np.int64)))
         for position, item in enumerate(block.tolist()):
             if len(occupied) >= total:
-                if taken is not None:
-                    raise CheckFailedError(
-                        f"all {total:,} semantic IDs of {quantizer.num_levels} codes among {quantizer.codebook_size} "
-                        f"are taken; {len(movers) - start - position:,} items have none",
-                        next_step="fit a larger codebook (codebook.codebook_size), and train from scratch",
-                    )
-                return resolved
+                if taken is None:
+                    return resolved
+                raise CheckFailedError(
+                    f"all {total:,} semantic IDs of {levels} codes among {size} are taken; "
+                    f"{len(movers) - start - position:,} items have none",
+                    next_step="fit a larger codebook (codebook.codebook_size), and train from scratch",
+                )
             own = tuple(codes[item].tolist())
-            chosen = _first_free(_singles(own, ranked[position], quantizer.codebook_size), occupied)
+            chosen = None if own in crowded else _first_free(_singles(own, ranked[position], size), occupied)
             if chosen is None:
-                chosen = _farther(quantizer, latent[item : item + 1], own, occupied)
+                crowded.add(own)
+                chosen = _first_free(search(own, latent[item].numpy().tobytes()), occupied)
+            if chosen is None:
+                chosen = _first_free(everything, occupied)
+            assert chosen is not None, "fewer are occupied than there are"
             occupied.add(chosen)
             resolved[item] = chosen
     return resolved
@@ -112,27 +131,40 @@ def _first_free(candidates: Iterable[tuple[int, ...]], occupied: set[tuple[int, 
     return next((candidate for candidate in candidates if candidate not in occupied), None)
 
 
-def _farther(
-    quantizer: Quantizer, latent: Float[Tensor, "one *parts dim"], own: tuple[int, ...], occupied: set[tuple[int, ...]]
-) -> tuple[int, ...]:
-    """Return the free semantic ID of least error with two codes changed, else with three; in the end any free one."""
+def _several_changes(
+    quantizer: Quantizer, latent: Float[Tensor, "one *parts dim"], own: tuple[int, ...]
+) -> Iterator[tuple[int, ...]]:
+    """Yield every semantic ID with two codes changed, least error first, then with three, while they can be scored."""
     size, levels = quantizer.codebook_size, quantizer.num_levels
     for count in range(2, levels + 1):
         places = list(itertools.combinations(range(levels - 1, -1, -1), count))
         if len(places) * size**count > _MOST:
-            break
-        tried = []
-        for changed in places:
-            grid = np.stack(np.meshgrid(*[np.arange(size)] * count, indexing="ij"), axis=-1).reshape(-1, count)
-            rows = np.tile(np.array(own), (len(grid), 1))
-            rows[:, list(changed)] = grid
-            tried.append(rows)
-        candidates = np.concatenate(tried)
-        errors = quantizer.errors(latent.expand(len(candidates), *latent.shape[1:]), torch.from_numpy(candidates))
-        order = errors.argsort(stable=True).numpy()
-        chosen = _first_free((tuple(row) for row in candidates[order].tolist()), occupied)
-        if chosen is not None:
-            return chosen
-    chosen = _first_free(itertools.product(range(size), repeat=levels), occupied)
-    assert chosen is not None, "the caller has counted that one is free"
-    return chosen
+            return
+        errors = np.concatenate([_errors_of_changes(quantizer, latent, own, changed) for changed in places])
+        for position in _by_error(errors):
+            place, choice = divmod(position, size**count)
+            changed_to = list(own)
+            for level in reversed(places[place]):
+                choice, changed_to[level] = divmod(choice, size)
+            yield tuple(changed_to)
+
+
+def _errors_of_changes(
+    quantizer: Quantizer, latent: Float[Tensor, "one *parts dim"], own: tuple[int, ...], changed: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Return the errors of all codes at the levels `changed` [choice]; the last of these levels counts fastest."""
+    *outer, last = changed
+    codes = torch.tensor([own]).repeat(quantizer.codebook_size ** len(outer), 1)
+    codes[:, outer] = torch.cartesian_prod(*[torch.arange(quantizer.codebook_size)] * len(outer)).view(-1, len(outer))
+    errors = quantizer.errors_of_change(latent.expand(len(codes), *latent.shape[1:]), codes, last)
+    return errors.flatten().numpy()
+
+
+def _by_error(errors: NDArray[np.float32]) -> Iterator[int]:
+    """Yield positions, least error first, equal ones in order; the first few do not wait for all to be sorted."""
+    left, few = np.arange(len(errors)), _FEW
+    while len(left):
+        few = min(few, len(left))
+        near = ~(errors[left] > np.partition(errors[left], few - 1)[few - 1])
+        part, left, few = left[near], left[~near], few * 4
+        yield from part[np.argsort(errors[part], kind="stable")].tolist()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from sidrec.data.catalog import PAD, Catalog
+from sidrec.data.catalog import PAD, Catalog, disambiguate
+from sidrec.errors import CheckFailedError
 from sidrec.quantization.collisions import resolve, resolve_collisions, sinkhorn_plan
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.quantizer import Quantizer
@@ -152,8 +153,7 @@ def test_every_policy_ends_uniquely_decodable(
 
     assert len(catalogue(made.codes)) == items
     np.testing.assert_array_equal(made.codes, again.codes)
-    if made.left == 0:
-        np.testing.assert_array_equal(made.codes[alone, :2], codes[alone])
+    np.testing.assert_array_equal(made.codes[alone, :2], codes[alone])
     assert made.moved == int((made.codes[:, :2] != codes).any(axis=1).sum())
     assert made.extra == int((made.codes[:, 2:] != PAD).sum())
 
@@ -194,6 +194,92 @@ def test_nearest_free_is_the_nearest_free_one(kind: str) -> None:
         )  # fmt: skip
 
         assert made.codes[0].tolist() == best.tolist()
+
+
+@pytest.mark.parametrize("kind", ["residual_kmeans", "mpq"])
+def test_without_a_free_single_change_two_codes_change_then_three(kind: str) -> None:
+    """Equal items take every semantic ID there is, by count of changed codes, then by error: as sorting them all does.
+
+    Beyond that many, the lowest ranked share the codes of the first, told apart by an extra code.
+    """
+    quantizer, parts = quantizer_of(kind, 3, 3, seed=1)
+    latent = (parts[:1] if kind == "mpq" else parts[:1, 0]).repeat_interleave(29, dim=0)
+    own = quantizer.quantize(latent).codes
+    every = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    changes = (every != own[:1]).sum(dim=1)
+    errors = quantizer.errors(latent[:1].expand(27, *latent.shape[1:]), every)
+    config = CodebookConfig(collision_policy="nearest_free")
+    made = resolve(quantizer, latent, own.numpy().astype(np.int32), -np.arange(29), config)
+    numbers = (torch.from_numpy(made.codes[:27, :3]).long() * torch.tensor([9, 3, 1])).sum(dim=1)
+
+    assert len(numbers.unique()) == 27
+    assert (changes[numbers].diff() >= 0).all()
+    for count in range(4):
+        assert (errors[numbers][changes[numbers] == count].diff() >= -1e-5).all()
+    assert made.codes[27:, :3].tolist() == own[27:].tolist()
+    assert (made.extra, made.left) == (3, 2)
+
+
+def test_of_equal_errors_the_last_level_changes() -> None:
+    """By hand: changing either code to 1 costs the same; the first level groups more items, so the last one moves."""
+    quantizer = Quantizer("residual_kmeans", torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]))
+    codes = np.zeros((2, 2), dtype=np.int32)
+    config = CodebookConfig(collision_policy="nearest_free")
+    made = resolve(quantizer, torch.zeros(2, 1), codes, np.array([0, 1]), config)
+
+    assert made.codes.tolist() == [[0, 1], [0, 0]]
+
+
+@given(st.integers(1, 10), st.integers(0, 9), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_it_succeeds_exactly_while_semantic_ids_are_free(items: int, published: int, seed: int) -> None:
+    """Of 9 semantic IDs some are published: as many new items as are left get one; with more, the error counts them."""
+    quantizer, parts = quantizer_of("residual_kmeans", 2, 3, seed)
+    latent = parts[:items, 0]
+    codes = quantizer.quantize(latent).codes.numpy().astype(np.int32)
+    order = np.random.default_rng(seed).permutation(9)[:published]
+    taken = np.stack([order // 3, order % 3], axis=1).astype(np.int32)
+
+    def made() -> np.ndarray:
+        return resolve(quantizer, latent, codes, np.zeros(items, np.int64), CodebookConfig(), taken=taken).codes
+
+    if items + published <= 9:
+        assert len(np.unique(np.concatenate([taken, made()]), axis=0)) == items + published
+    else:
+        with pytest.raises(CheckFailedError, match=rf"all 9 .* are taken; {items + published - 9} items have none"):
+            made()
+
+
+def test_where_changes_are_too_many_to_score_any_free_semantic_id_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing beyond single changes scored, 27 equal items still get the 27 semantic IDs."""
+    monkeypatch.setattr("sidrec.quantization.nearest_free._MOST", 0)
+    quantizer, parts = quantizer_of("residual_kmeans", 3, 3, seed=2)
+    latent = parts[:1, 0].repeat_interleave(27, dim=0)
+    codes = quantizer.quantize(latent).codes.numpy().astype(np.int32)
+    config = CodebookConfig(collision_policy="nearest_free")
+    made = resolve(quantizer, latent, codes, np.zeros(27, np.int64), config)
+
+    assert made.codes.shape == (27, 3)
+    assert len(catalogue(made.codes)) == 27
+
+
+def test_sinkhorn_last_is_the_plan_then_extra_codes() -> None:
+    """The policy gives what `resolve_collisions` on the last level's residuals gives, the rest numbered by rank."""
+    quantizer, parts = quantizer_of("residual_kmeans", 2, 3, seed=4)
+    latent = parts[:, 0]
+    quantized = quantizer.quantize(latent)
+    codes, rank = quantized.codes.numpy().astype(np.int32), np.arange(60) % 7
+    config = CodebookConfig()
+    made = resolve(quantizer, latent, codes, rank, config)
+    last = quantizer.codebooks[-1].numpy()
+    plan = resolve_collisions(
+        codes, quantized.residuals[:, -1].numpy(), last, rank, epsilon=config.sinkhorn_epsilon,
+        iterations=config.sinkhorn_iterations,
+    )  # fmt: skip
+
+    assert plan.moved > 0 < plan.left
+    np.testing.assert_array_equal(made.codes, disambiguate(plan.codes, rank))
+    assert (made.moved, made.left) == (plan.moved, plan.left)
 
 
 def test_of_equal_codes_the_nearest_item_keeps_them() -> None:
