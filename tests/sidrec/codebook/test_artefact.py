@@ -56,7 +56,7 @@ def test_it_comes_back_as_it_was(sealed: Path, tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 def test_any_changed_byte_is_refused(
     sealed: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
