@@ -14,10 +14,10 @@ def embed_items(  # type: ignore[no-untyped-def]
     champion: str = "",
 ):
     """Give every item its vector, by the live bundle's embedder where there is one."""
-    from components.embed_items.run import SECTIONS, run
+    from components.embed_items.run import SECTIONS, run, vector_sources
     from sidrec.steps import execute
 
-    inputs = {"items": items.path}
+    inputs = {"items": items.path, **vector_sources(recipe)}
     if champion:
         inputs["frozen"] = f"{champion}/embedder"
     execute(

@@ -11,9 +11,19 @@ import safetensors.numpy
 
 from sidrec import files
 from sidrec.data.embedding import Embedder, differing, fit_embedder, open_embedder
-from sidrec.recipe import Recipe
+from sidrec.recipe import Recipe, parse_recipe
 
 SECTIONS = ("kind", "embedding")
+
+
+def vector_sources(recipe: str) -> dict[str, Path]:
+    """Return the user's vectors or model folder, if a recipe's YAML text names one that is there.
+
+    They are inputs: with other content the step is not the same one, though the recipe is.
+    """
+    embedding = parse_recipe(recipe).embedding
+    named = {"vectors_file": embedding.vectors, "model": None if embedding.model is None else Path(embedding.model)}
+    return {name: path for name, path in named.items() if path is not None and path.exists()}
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 import safetensors.numpy
+import yaml
 
-from components.embed_items.run import run
-from sidrec import files
+from components.embed_items.run import SECTIONS, run, vector_sources
+from sidrec import files, home
 from sidrec.data.embedder import TextEmbedder, item_texts
 from sidrec.recipe import Recipe, load_recipe
+from sidrec.steps import execute
 
 TITLES = [f"{colour} {thing}" for colour in ("RED", "PINK", "BLUE") for thing in ("MUG", "TEA TOWEL", "LUNCH BOX")]
 
@@ -76,3 +78,29 @@ def test_a_recipe_that_asks_for_another_embedder_gets_it(
 
     assert not summary["frozen"]
     assert f"embedding.{next(iter(change))}" in summary["why"]
+
+
+def test_another_file_of_vectors_is_another_step(project_root: Path, tmp_path: Path) -> None:
+    """A file that changed in place, under the same recipe, is read again; an unchanged one is not."""
+    items, path = write_items(tmp_path), tmp_path / "vectors.parquet"
+    text = load_recipe(project_root / "pipelines" / "recipes" / "s2gr_debug.yaml")[0]
+    text = yaml.safe_dump({**yaml.safe_load(text), "embedding": {"source": "column", "vectors": str(path)}})
+    out = {"vectors": tmp_path / "out" / "vectors", "embedder": tmp_path / "out" / "embedder"}
+
+    def first_vector(entry: float) -> list[float]:
+        vectors = [[entry, 1.0]] * len(TITLES)
+        pl.DataFrame({"item_id": [f"i{row}" for row in range(len(TITLES))], "vector": vectors}).write_parquet(path)
+        inputs = {"items": items, **vector_sources(text)}
+        execute("embed_items", run, recipe=text, sections=SECTIONS, inputs=inputs, outputs=out)
+        vector: list[float] = safetensors.numpy.load_file(out["vectors"])["vectors"][0].tolist()
+        return vector
+
+    assert first_vector(0.0) == [0.0, 1.0]
+    assert first_vector(1.0) == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert first_vector(0.0) == [0.0, 1.0]
+    assert len(list((home.steps_dir() / "embed_items").iterdir())) == 2
+
+
+def test_what_is_no_folder_here_is_no_input(project_root: Path) -> None:
+    """TF-IDF reads the items alone."""
+    assert vector_sources(load_recipe(project_root / "pipelines" / "recipes" / "s2gr_debug.yaml")[0]) == {}
