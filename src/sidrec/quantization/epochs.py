@@ -72,6 +72,7 @@ def train(
         if config.revive:
             autoencoder.quantizer.revive(_latent_sample(autoencoder, vectors, shards))
     autoencoder.load_state_dict(best_state)
+    shards.check_equal(torch.cat([value.flatten() for value in best_state.values()]), "the trained codebook")
     if history[-1] is not best_row and best_row:
         history.append(best_row)
     return history

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from sidrec.quantization.autoencoder import perceptron
 from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.experts import ExpertEncoder
+from sidrec.quantization.mpq import fit_mpq
 from sidrec.quantization.quantizer import Fitted
 from sidrec.quantization.rqvae import fit_rqvae
 from sidrec.quantization.sharding import Shards
@@ -29,6 +31,8 @@ def fit_quantizer(
         match config.quantizer:
             case "rqvae":
                 return fit_rqvae(vectors, config, seed=seed, shards=shards)
+            case "mpq":
+                return fit_mpq(vectors, config, seed=seed, shards=shards)
             case _:
                 raise NotImplementedError(config.quantizer)
 
@@ -38,7 +42,9 @@ def encoder_of(config: CodebookConfig, width: int) -> nn.Module | None:
     match config.quantizer:
         case "rqvae":
             return perceptron((width, *config.hidden_dims, config.code_dim))
-        case _:
+        case "mpq":
+            return ExpertEncoder(width, config.hidden_dims, config.num_levels, config.code_dim)
+        case "residual_kmeans" | "balanced_kmeans":
             return None
 
 

@@ -1,11 +1,13 @@
-"""Losses of a residual-quantized autoencoder.
+"""Losses of a quantized autoencoder, with residual levels or with parallel experts.
 
-Axes: `vector` rows of a batch, `level` of the quantizer, `code` rows of a codebook, `dim` width.
+Axes: `vector` rows of a batch, `level` of the quantizer, `code` rows of a codebook, `dim` width; `slot` of an expert,
+`feature` entries of its first layer.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sidrec.quantization.quantizer import Quantized
 
@@ -43,3 +45,30 @@ def uniformity_loss(codebooks: Float[Tensor, "level code dim"], margin: float) -
     threshold = margin * (distances.detach() * different).sum(dim=(1, 2), keepdim=True) / pairs
     shortfall = (threshold - distances).clamp(min=0).square() * different
     return (shortfall.sum(dim=(1, 2)) / pairs).mean()
+
+
+def orthogonality_loss(weights: Float[Tensor, "slot feature"]) -> Float[Tensor, ""]:
+    """Return |V Vᵀ - I|², V the rows brought to unit length: 0 when every two experts' weights are orthogonal.
+
+    Source: MMQ's orthogonal regularisation of experts; REG4Rec (arXiv 2508.15308) names one, its form is not public.
+
+    Args:
+        weights: of each expert's first layer, flattened.
+    """
+    rows = normalize(weights, dim=-1)
+    return (rows @ rows.T - torch.eye(len(rows), device=rows.device, dtype=rows.dtype)).square().sum()
+
+
+def decorrelation_loss(latent: Float[Tensor, "vector slot dim"]) -> Float[Tensor, ""]:
+    """Return the mean squared cosine between two experts' outputs, over vectors and ordered pairs of experts."""
+    slots = latent.shape[1]
+    if slots < 2:
+        return latent.new_zeros(())
+    rows = normalize(latent, dim=-1)
+    squared = (rows @ rows.transpose(1, 2)).square().mean(dim=0)
+    return (squared.sum() - squared.diagonal().sum()) / (slots * (slots - 1))
+
+
+def router_balance_loss(gates: Float[Tensor, "vector slot"]) -> Float[Tensor, ""]:
+    """Return M Σ h̄², h̄ the mean gate of each of M experts: 1 when all weigh alike, M when one takes everything."""
+    return gates.shape[1] * gates.mean(dim=0).square().sum()

@@ -29,10 +29,8 @@ def fit_rqvae(
         torch.manual_seed(seed)
         autoencoder = autoencoder_of(config, vectors.shape[1]).to(vectors.device)
     history = train(autoencoder, vectors, config, seed=seed, shards=shards)
-    codebooks = autoencoder.quantizer.words().detach().clone()
-    shards.check_equal(codebooks, "the fitted codebook")
     encoder = autoencoder.encoder.eval().requires_grad_(False)
-    return Fitted(Quantizer("rqvae", codebooks, encoder), history)
+    return Fitted(Quantizer("rqvae", autoencoder.quantizer.words().detach().clone(), encoder), history)
 
 
 def autoencoder_of(config: CodebookConfig, width: int) -> QuantizedAutoencoder:

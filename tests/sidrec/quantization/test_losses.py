@@ -2,7 +2,14 @@
 
 import torch
 
-from sidrec.quantization.losses import quantization_loss, reconstruction_loss, uniformity_loss
+from sidrec.quantization.losses import (
+    decorrelation_loss,
+    orthogonality_loss,
+    quantization_loss,
+    reconstruction_loss,
+    router_balance_loss,
+    uniformity_loss,
+)
 from sidrec.quantization.quantizer import Quantized
 from sidrec.quantization.residual import ResidualQuantizer
 
@@ -86,3 +93,41 @@ def test_uniformity_survives_equal_and_single_codewords() -> None:
     assert equal.grad is not None
     assert torch.isfinite(equal.grad).all()
     assert float(uniformity_loss(torch.ones(2, 1, 3), 0.5)) == 0
+
+
+def test_orthogonality_worked_by_hand() -> None:
+    """Rows at 60°, of any length, miss the identity by a cosine of 1/2 twice; orthogonal ones by nothing."""
+    at_sixty_degrees = torch.tensor([[2.0, 0.0], [1.5, 1.5 * 3**0.5]])
+
+    torch.testing.assert_close(orthogonality_loss(at_sixty_degrees), torch.tensor(0.5))
+    torch.testing.assert_close(orthogonality_loss(torch.tensor([[0.0, 7.0], [0.1, 0.0]])), torch.tensor(0.0))
+
+
+def test_decorrelation_worked_by_hand() -> None:
+    """Cosines of 1 and 0 between the two experts average to a half; one expert has no other."""
+    outputs = torch.tensor([[[1.0, 0.0], [-3.0, 0.0]], [[1.0, 0.0], [0.0, 2.0]]])
+
+    torch.testing.assert_close(decorrelation_loss(outputs), torch.tensor(0.5))
+    assert float(decorrelation_loss(outputs[:, :1])) == 0
+
+
+def test_decorrelation_agrees_with_the_double_loop() -> None:
+    """Mean over vectors and ordered pairs of different experts of the squared cosine."""
+    outputs = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    squared = [
+        float(torch.nn.functional.cosine_similarity(row[one], row[other], dim=0)) ** 2
+        for row in outputs
+        for one in range(4)
+        for other in range(4)
+        if one != other
+    ]
+
+    torch.testing.assert_close(float(decorrelation_loss(outputs)), sum(squared) / len(squared))
+
+
+def test_router_balance_worked_by_hand() -> None:
+    """1 when the mean gates are equal although single ones are not, 3 when one of three experts takes everything."""
+    alternating = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+    torch.testing.assert_close(router_balance_loss(alternating), torch.tensor(1.0))
+    torch.testing.assert_close(router_balance_loss(torch.tensor([[1.0, 0.0, 0.0]]).repeat(4, 1)), torch.tensor(3.0))
