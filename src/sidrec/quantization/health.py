@@ -13,22 +13,15 @@ def level_health(codes: NDArray[np.integer[Any]], codebook_size: int) -> dict[st
     """Return the usage figures of one level's codes [item], each item counting once.
 
     Perplexity is exp of the entropy of the usage shares; normalised entropy is 1 when all codes are used alike;
-    Gini is 0 then and nears 1 when one code takes all items.
+    Gini is 0 then and nears 1 when one code takes all items. TorchEasyRec's report by layer has the same figures as
+    coverage (utilisation), dead_codes and perplexity.
     """
     counts = np.bincount(codes, minlength=codebook_size)
-    used = int((counts > 0).sum())
-    shares = counts[counts > 0] / max(1, counts.sum())
-    entropy = float(-(shares * np.log(shares)).sum()) + 0.0  # minus zero reads badly
+    usage = _usage(counts)
     return {
-        "codebook_size": codebook_size,
-        "used_codes": used,
-        "dead_codes": codebook_size - used,
-        "utilisation": used / codebook_size,
-        "perplexity": float(np.exp(entropy)),
-        "normalised_entropy": entropy / float(np.log(codebook_size)) if codebook_size > 1 else 1.0,
-        "gini": gini(counts),
+        **usage,
         "max_bucket": int(counts.max(initial=0)),
-        "mean_bucket": float(counts.sum() / used) if used else 0.0,
+        "mean_bucket": float(counts.sum() / usage["used_codes"]) if usage["used_codes"] else 0.0,
     }
 
 
@@ -80,18 +73,22 @@ def weighted_health(
 
     A code without weight is dead to the traffic, even where items have it.
     """
-    mass = np.bincount(codes, weights=np.asarray(weights, dtype=np.float64), minlength=codebook_size)
-    total = float(mass.sum())
-    used = int((mass > 0).sum())
+    return _usage(np.bincount(codes, weights=np.asarray(weights, dtype=np.float64), minlength=codebook_size))
+
+
+def _usage(mass: NDArray[Any]) -> dict[str, float | int]:
+    """Return the figures of a level whose codes have this much mass [code]; entropy in nats."""
+    size, total, used = len(mass), float(mass.sum()), int((mass > 0).sum())
     shares = mass[mass > 0] / total if total > 0 else np.zeros(0)
-    entropy = float(-(shares * np.log(shares)).sum()) + 0.0
+    entropy = float(-(shares * np.log(shares)).sum()) + 0.0  # minus zero reads badly
     return {
-        "codebook_size": codebook_size,
+        "codebook_size": size,
         "used_codes": used,
-        "dead_codes": codebook_size - used,
-        "utilisation": used / codebook_size,
+        "dead_codes": size - used,
+        "utilisation": used / size,
         "perplexity": float(np.exp(entropy)),
-        "normalised_entropy": entropy / float(np.log(codebook_size)) if codebook_size > 1 else 1.0,
+        "entropy": entropy,
+        "normalised_entropy": entropy / float(np.log(size)) if size > 1 else 1.0,
         "gini": gini(mass),
         "largest_share": float(mass.max(initial=0) / total) if total > 0 else 0.0,
     }
@@ -103,13 +100,15 @@ def prefix_stability(
     """Return, for every depth, the share of items and of their traffic that kept their first codes.
 
     Args:
-        before: [item, level]; where one table has more levels than the other, the missing codes differ.
-        traffic: [item], any weights.
+        before: [item, level]; where one table has more levels than the other, a code that the narrower one lacks is
+            -1, as for an item that needs no extra code.
+        traffic: [item], any weights; where they are all 0, every item counts alike.
     """
     width = max(before.shape[1], after.shape[1])
-    old, new = (np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=-2) for one in (before, after))
+    old, new = (np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=-1) for one in (before, after))
     kept = np.cumprod(old == new, axis=1)
-    weights = traffic / max(float(traffic.sum()), 1e-12)
+    total = float(traffic.sum())
+    weights = traffic / total if total > 0 else np.full(len(kept), 1 / max(1, len(kept)))
     return {
         "items": kept.mean(axis=0).tolist() if len(kept) else [1.0] * width,
         "traffic": (weights @ kept).tolist() if len(kept) else [1.0] * width,
@@ -132,6 +131,18 @@ def mutual_information(codes: NDArray[np.integer[Any]], codebook_size: int) -> N
             mean = (entropies[one] + entropies[other]) / 2
             result[one, other] = result[other, one] = shared / mean if count and mean > 0 else 0.0
     return result
+
+
+def chance_information(codes: NDArray[np.integer[Any]], codebook_size: int) -> float:
+    """Return the mean `mutual_information` of the same slots [item, slot] once each is shuffled on its own.
+
+    What real slots have above it, they share; the shuffle has a fixed seed.
+    """
+    slots = codes.shape[1]
+    if slots < 2:
+        return 0.0
+    shuffled = np.random.default_rng(0).permuted(codes, axis=0)
+    return float(mutual_information(shuffled, codebook_size)[np.triu_indices(slots, 1)].mean())
 
 
 def load_balance(load: NDArray[np.floating[Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidrec.quantization.health import (
+    chance_information,
     codebook_health,
     gini,
     level_health,
@@ -31,8 +32,10 @@ def test_level_table_worked_by_hand() -> None:
         "dead_codes": 1,
         "utilisation": 0.75,
         "perplexity": pytest.approx(2 * math.sqrt(2)),
+        "entropy": pytest.approx(entropy),
         "normalised_entropy": pytest.approx(entropy / math.log(4)),
         "gini": pytest.approx(0.375),  # mean |difference| over ordered pairs is 24/16, over 2 x mean 2
+        "largest_share": 0.5,
         "max_bucket": 4,
         "mean_bucket": pytest.approx(8 / 3),
     }
@@ -99,7 +102,9 @@ def test_weighted_usage_worked_by_hand() -> None:
 
     assert (health["used_codes"], health["dead_codes"], health["utilisation"]) == (2, 2, 0.5)
     assert health["largest_share"] == 0.75
+    assert health["entropy"] == pytest.approx(entropy)
     assert health["normalised_entropy"] == pytest.approx(entropy / np.log(4))
+    assert health["gini"] == pytest.approx(0.625)  # shares .75, .25, 0, 0: mean |difference| .3125, mean .25
     assert health["perplexity"] == pytest.approx(np.exp(entropy))
 
 
@@ -120,7 +125,15 @@ def test_prefix_stability_worked_by_hand() -> None:
 
     assert stability["items"] == pytest.approx([2 / 3, 1 / 3])
     assert stability["traffic"] == [0.5, 0.25]
-    assert longer["items"] == [1.0, 1.0, 0.0]
+    assert longer["items"] == pytest.approx([1.0, 1.0, 2 / 3])  # only the item with an extra code has another one
+
+
+def test_a_column_that_others_need_moves_nobody() -> None:
+    """Two items keep their semantic IDs when a wider table pads them; without traffic every item counts alike."""
+    before = np.array([[0, 0], [1, 1]])
+    stability = prefix_stability(before, np.array([[0, 0, -1], [1, 1, -1]]), np.zeros(2))
+
+    assert stability == {"items": [1.0, 1.0, 1.0], "traffic": [1.0, 1.0, 1.0]}
 
 
 def test_mutual_information_worked_by_hand() -> None:
@@ -129,6 +142,17 @@ def test_mutual_information_worked_by_hand() -> None:
     information = mutual_information(grid, 4)
 
     np.testing.assert_allclose(information, [[1, 1, 0], [1, 1, 0], [0, 0, 1]], atol=1e-12)
+
+
+def test_chance_lifts_the_information_of_independent_slots() -> None:
+    """Independent slots of 256 codes over 2,000 items look related; shuffled ones say how much of that is chance."""
+    codes = np.random.default_rng(0).integers(0, 256, (2_000, 2))
+    copies = np.repeat(codes[:, :1], 2, axis=1)
+
+    assert mutual_information(codes, 256)[0, 1] > 0.4
+    assert chance_information(codes, 256) == pytest.approx(mutual_information(codes, 256)[0, 1], abs=0.01)
+    assert chance_information(copies, 256) < 0.7
+    assert chance_information(codes[:, :1], 256) == 0.0
 
 
 def test_load_balance_worked_by_hand() -> None:
