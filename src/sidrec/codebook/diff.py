@@ -19,6 +19,8 @@ def diff(
     *,
     num_levels: int,
     codebook_size: int,
+    num_levels_before: int | None = None,
+    codebook_size_before: int | None = None,
     traffic: NDArray[np.floating[Any]] | None = None,
     history_counts: NDArray[np.floating[Any]] | None = None,
     top: int = 20,
@@ -28,7 +30,8 @@ def diff(
     Semantic IDs of different lengths are compared code by code; a code that one of them lacks differs.
 
     Args:
-        num_levels: codes of the quantizer itself; a further one only tells colliding items apart.
+        num_levels: codes of the quantizer of `after`; a further one only tells colliding items apart.
+        num_levels_before: of `before`, like `codebook_size_before`; the same when left out.
         traffic: [item of `before`], any weights; its recent popularity when left out.
         history_counts: [item of `before`], how often each stands in a history; its popularity when left out.
         top: how many movers are named.
@@ -41,9 +44,13 @@ def diff(
     moved = differs.any(axis=1)
     depth = np.cumprod(~differs, axis=1).sum(axis=1)
     weights = _shares(before.recent_popularity if traffic is None else traffic)[common]
-    counts = np.asarray(before.popularity if history_counts is None else history_counts, dtype=np.float64)[common]
-    tokens = counts[:, None] * ((old != PAD) | (new != PAD))
-    levels = min(num_levels, width)
+    counts = np.asarray(before.popularity if history_counts is None else history_counts, dtype=np.float64)
+    tokens = counts[common, None] * ((old != PAD) | (new != PAD))
+    gone = np.setdiff1d(np.arange(len(before)), common)
+    lost = float((counts[gone, None] * (before.codes[gone] != PAD)).sum())
+    in_histories = max(float(tokens.sum()) + lost, 1e-12)
+    old_levels = num_levels if num_levels_before is None else num_levels_before
+    old_size = codebook_size if codebook_size_before is None else codebook_size_before
     return {
         "items": {
             "common": len(common),
@@ -62,12 +69,13 @@ def diff(
             for at in range(width + 1)
         ],
         "changed_by_level": [float(share) for share in differs.mean(axis=0)] if len(common) else [0.0] * width,
-        "collisions": _collisions(old[:, :levels], new[:, :levels]),
+        "collisions": _collisions(old[:, :old_levels], new[:, :num_levels]),
         "dead_codes": {
-            "before": _dead(before.codes, num_levels, codebook_size),
+            "before": _dead(before.codes, old_levels, old_size),
             "after": _dead(after.codes, num_levels, codebook_size),
         },
-        "history_tokens_rewritten": float((tokens * differs).sum() / tokens.sum()) if tokens.sum() > 0 else 0.0,
+        "history_tokens_rewritten": float((tokens * differs).sum()) / in_histories,
+        "history_tokens_lost": lost / in_histories,
         "top_movers": _movers(before, old, new, common, moved, depth, weights, top),
     }
 
@@ -99,22 +107,34 @@ def _movers(
 
 
 def _collisions(old: Codes, new: Codes) -> dict[str, int]:
-    """Return how many items share the quantizer's codes with another one, and how many began or ceased to."""
-    was, now = _sharing(old), _sharing(new)
+    """Return how many items share the quantizer's codes with another one, and how many items and pairs began or ceased.
+
+    An item that changes its partner is in a new pair although it neither began nor ceased to share.
+    """
+    was, now = _groups(old), _groups(new)
+    shared_before, shared_after = was[1] > 1, now[1] > 1
+    kept = _pairs(_groups(np.stack([was[0], now[0]], axis=1)))
     return {
-        "before": int(was.sum()),
-        "after": int(now.sum()),
-        "created": int((now & ~was).sum()),
-        "healed": int((was & ~now).sum()),
+        "before": int(shared_before.sum()),
+        "after": int(shared_after.sum()),
+        "created": int((shared_after & ~shared_before).sum()),
+        "healed": int((shared_before & ~shared_after).sum()),
+        "pairs_created": _pairs(now) - kept,
+        "pairs_healed": _pairs(was) - kept,
     }
 
 
-def _sharing(codes: Codes) -> NDArray[np.bool_]:
+def _groups(codes: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each item's group of equal codes [item], and how many are in it [item]."""
     if not len(codes):
-        return np.zeros(0, dtype=np.bool_)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     _, group, count = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
-    shared: NDArray[np.bool_] = count[group.reshape(-1)] > 1
-    return shared
+    group = group.reshape(-1)
+    return group, count[group]
+
+
+def _pairs(groups: tuple[NDArray[np.int64], NDArray[np.int64]]) -> int:
+    return int((groups[1] - 1).sum()) // 2
 
 
 def _dead(codes: Codes, num_levels: int, codebook_size: int) -> list[int]:

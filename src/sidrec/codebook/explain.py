@@ -93,10 +93,15 @@ def _titles(catalog: Catalog, same: NDArray[np.bool_], row: int, count: int) -> 
 
 
 def _like(item_id: str, catalog: Catalog) -> str:
+    """Return a question that names items of a like id, of a title that holds these words, or of a like title."""
+    wanted = item_id.casefold()
     near = difflib.get_close_matches(item_id, catalog.item_ids, n=3, cutoff=0.6)
     if not near:
-        wanted = item_id.casefold()
-        found = (row for row, title in enumerate(catalog.titles) if wanted in title.casefold())
-        near = [catalog.item_ids[row] for _, row in zip(range(3), found, strict=False)]
+        titles = [title.casefold() for title in catalog.titles]
+        rows = [row for row, title in enumerate(titles) if wanted in title][:3]
+        if not rows:
+            first = {title: row for row, title in reversed(list(enumerate(titles)))}
+            rows = [first[title] for title in difflib.get_close_matches(wanted, first, n=3, cutoff=0.6)]
+        near = [catalog.item_ids[row] for row in rows]
     named = ", ".join(f"{item} ({catalog.titles[catalog.index_of[item]]})" for item in near)
     return f"; did you mean {named}?" if near else ""

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from sidrec.codebook.config import AlarmConfig
 from sidrec.quantization.health import (
+    chance_information,
     level_health,
     load_balance,
     mutual_information,
@@ -67,6 +68,7 @@ def health_report(
         "alarm": span_alarm(fitted_errors, new_errors, alarm),
         "prefix_stability": stability,
         "mutual_information": mutual_information(quantized, codebook_size).tolist() if slots else None,
+        "mutual_information_by_chance": chance_information(quantized, codebook_size) if slots else None,
         "expert_load": None if expert_load is None else load_balance(expert_load),
     }
 
@@ -76,10 +78,13 @@ def residual_figures(
 ) -> dict[str, Any] | None:
     """Return the errors of fitted and of new items side by side, None without fitted ones.
 
-    `auc` is the probability that a new item's error exceeds a fitted one's, ties counting half.
+    `auc` is the probability that a new item's error exceeds a fitted one's, ties counting half. An
+    error above 1 counts as 1, here and in the alarm: such codes explain nothing, and one item without a vector would
+    outweigh all others.
     """
     if fitted is None or len(fitted) == 0:
         return None
+    fitted, new = np.minimum(fitted, 1.0), None if new is None else np.minimum(new, 1.0)
     both = fitted if new is None else np.concatenate([fitted, new])
     edges = np.linspace(0, max(float(both.max()), 1e-9), _BINS + 1)
     figures: dict[str, Any] = {"edges": edges.tolist(), "fitted": _spread(fitted, edges), "new": None}
@@ -101,6 +106,7 @@ def span_alarm(
     count = 0 if new is None else len(new)
     if fitted is None or len(fitted) == 0 or new is None or count == 0:
         return {"raised": False, "sentence": "there are no new items to judge the codewords by"}
+    fitted, new = np.minimum(fitted, 1.0), np.minimum(new, 1.0)
     ratio = float(new.mean() / max(float(fitted.mean()), 1e-12))
     auc, (low, _) = exceedance(fitted, new)
     said = (

@@ -53,7 +53,9 @@ def test_collisions_and_dead_codes() -> None:
     """c and d shared two codes and no longer do; level 0 used 2 of 4 codes and now uses 4."""
     found = difference()
 
-    assert found["collisions"] == {"before": 2, "after": 0, "created": 0, "healed": 2}
+    assert found["collisions"] == {
+        "before": 2, "after": 0, "created": 0, "healed": 2, "pairs_created": 0, "pairs_healed": 1,
+    }  # fmt: skip
     assert found["dead_codes"] == {"before": [2, 2], "after": [0, 0]}
 
 
@@ -79,3 +81,34 @@ def test_tombstones_are_counted() -> None:
 
     assert diff(BEFORE, now, num_levels=2, codebook_size=4)["items"]["removed"] == 1
     assert diff(now, BEFORE, num_levels=2, codebook_size=4)["items"]["restored"] == 1
+
+
+def test_an_item_that_changes_its_partner_is_a_new_pair() -> None:
+    """a shared with b and c with d; now a shares with c and b with d: the same items, but two pairs for two."""
+    before = catalogue({"a": [0, 0, 0], "b": [0, 0, 1], "c": [1, 1, 0], "d": [1, 1, 1]})
+    after = catalogue({"a": [0, 0, 0], "b": [1, 1, 0], "c": [0, 0, 1], "d": [1, 1, 1]})
+
+    assert diff(before, after, num_levels=2, codebook_size=2)["collisions"] == {
+        "before": 4, "after": 4, "created": 0, "healed": 0, "pairs_created": 2, "pairs_healed": 2,
+    }  # fmt: skip
+
+
+def test_codebooks_of_different_form_are_compared_by_their_own() -> None:
+    """Before: 8 codes at two levels and an extra code; after: 4 codes at three levels. No side borrows the other's."""
+    before = catalogue({"a": [7, 0, 0], "b": [7, 0, 1], "c": [6, 5, -1]})
+    after = catalogue({"a": [0, 0, 0], "b": [0, 0, 1], "c": [1, 2, 3]})
+    found = diff(before, after, num_levels=3, codebook_size=4, num_levels_before=2, codebook_size_before=8)
+
+    assert found["dead_codes"] == {"before": [6, 6], "after": [2, 2, 1]}
+    assert (found["collisions"]["before"], found["collisions"]["after"]) == (2, 0)
+    assert found["moved"]["items"] == 3
+
+
+def test_histories_lose_the_tokens_of_absent_items() -> None:
+    """b is in no later catalogue: of 5 tokens in histories its 2 are lost, and of a's 3 one is rewritten."""
+    before, after = catalogue({"a": [0, 0, 0], "b": [1, 1, -1]}), catalogue({"a": [0, 0, 1]})
+    found = diff(before, after, num_levels=2, codebook_size=2, history_counts=np.array([1.0, 1.0]))
+
+    assert found["items"]["absent"] == 1
+    assert found["history_tokens_lost"] == pytest.approx(2 / 5)
+    assert found["history_tokens_rewritten"] == pytest.approx(1 / 5)

@@ -1,5 +1,7 @@
 """An explanation names the neighbours of every prefix and what each code explains."""
 
+from datetime import date
+
 import numpy as np
 import polars as pl
 import pytest
@@ -58,3 +60,26 @@ def test_an_unknown_item_gets_close_ones() -> None:
         explain("85123X", CATALOG)
     with pytest.raises(UsageError, match="22423 \\(CAKE STAND\\)"):
         explain("cake", CATALOG)
+    with pytest.raises(UsageError, match="85123A \\(WHITE HEART\\)"):
+        explain("whte haert", CATALOG)
+    with pytest.raises(UsageError, match="is not in the catalogue$"):
+        explain("xyzzy-0000", CATALOG)
+
+
+def test_a_tombstone_says_so() -> None:
+    """An item that is no longer sold keeps its semantic ID and has its day of removal."""
+    table = CATALOG.table().with_columns(removed_on=pl.Series([date(2010, 9, 1), None, None, None], dtype=pl.Date))
+    said = explain("85123A", Catalog.build(table, CATALOG.codes))
+
+    assert said["semantic_id"] == [0, 1]
+    assert said["removed_on"] == "2010-09-01"
+
+
+def test_an_extra_code_is_a_level_without_a_codeword() -> None:
+    """22423 needs a third code to differ from 21212: it puts it alone and explains nothing more."""
+    said = explain("22423", CATALOG, quantizer=QUANTIZER, vector=np.array([-3.0], dtype=np.float32))
+
+    assert [(level["code"], level["items"]) for level in said["levels"]] == [(1, 2), (1, 2), (0, 1)]
+    assert said["levels"][2]["explained"] is None
+    assert said["plain_codes"] == [1, 1]
+    assert not said["moved_from_plain"]

@@ -94,3 +94,47 @@ def test_residuals_lie_on_one_axis() -> None:
     assert len(figures["edges"]) == len(figures["new"]["histogram"]) + 1
     assert figures["ratio"] == pytest.approx(figures["new"]["mean"] / figures["fitted"]["mean"])
     assert residual_figures(None, None) is None
+
+
+def test_an_item_without_a_vector_hides_no_alarm() -> None:
+    """A zero vector has no relative error, only a huge quotient; such a one counts as 1 and the alarm stays."""
+    fitted, new = np.append(errors(0.1, 1000), np.float32(1e11)), errors(0.3, 100, 1)
+    figures = residual_figures(fitted, new)
+
+    assert span_alarm(fitted, new, ALARM)["raised"]
+    assert figures is not None
+    assert figures["edges"][-1] <= 1
+    assert figures["fitted"]["mean"] == pytest.approx((np.minimum(errors(0.1, 1000), 1).sum() + 1) / 1001, rel=1e-4)
+
+
+def test_medians_and_quantiles_worked_by_hand() -> None:
+    """Fitted .1, .2, .3 and new .4, .6: medians .2 and .5, means .2 and .5, ratio 2.5, every new one above."""
+    figures = residual_figures(np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.6]))
+
+    assert figures is not None
+    assert (figures["fitted"]["median"], figures["new"]["median"]) == pytest.approx((0.2, 0.5))
+    assert figures["ratio"] == pytest.approx(2.5)
+    assert figures["auc"] == 1
+
+
+def test_slots_are_compared_with_chance() -> None:
+    """Copied slots share everything and chance only little; levels are not slots, so they have neither figure."""
+    codes = np.repeat(np.random.default_rng(0).integers(0, 8, (500, 1)), 2, axis=1)
+    given = {"quantized": codes, "final": codes, "codebook_size": 8, "traffic": np.ones(500), "alarm": ALARM}
+    slots, levels = health_report(**given, slots=True), health_report(**given)
+
+    assert slots["mutual_information"] == [[1, pytest.approx(1)], [pytest.approx(1), 1]]
+    assert slots["mutual_information_by_chance"] < 0.1
+    assert levels["mutual_information"] is levels["mutual_information_by_chance"] is None
+
+
+def test_expert_load_and_stability_are_in_the_report() -> None:
+    """Loads 3 and 1 have a largest share of .75; of two published items one kept both codes, a third one is new."""
+    final = np.array([[0, 0], [1, 1], [2, 2]])
+    report = health_report(
+        quantized=final, final=final, codebook_size=3, traffic=np.array([1, 3, 4]), alarm=ALARM,
+        previous=np.array([[0, 0], [1, 0]]), expert_load=np.array([3.0, 1.0]),
+    )  # fmt: skip
+
+    assert report["expert_load"]["largest_share"] == 0.75
+    assert report["prefix_stability"] == {"items": [1.0, 0.5], "traffic": [1.0, 0.25]}
