@@ -62,7 +62,7 @@ def test_an_unknown_item_gets_close_ones() -> None:
         explain("cake", CATALOG)
     with pytest.raises(UsageError, match="85123A \\(WHITE HEART\\)"):
         explain("whte haert", CATALOG)
-    with pytest.raises(UsageError, match="is not in the catalogue$"):
+    with pytest.raises(UsageError, match=r"is not in the catalogue$"):
         explain("xyzzy-0000", CATALOG)
 
 
