@@ -1,0 +1,166 @@
+"""How a benchmark measures: ours and the peer in turn, in one process, on one thread; equal output before any time.
+
+A time is the CPU time of this process, which other processes on the machine do not lengthen; a row holds its median.
+"""
+
+import contextlib
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from sidrec.errors import CheckFailedError
+from sidrec.release.provenance import git_sha
+
+Ours = TypeVar("Ours")
+Peer = TypeVar("Peer")
+
+# Times of one side that differ by more than this share of their median decide nothing.
+MAX_SPREAD = 0.25
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured, with its goal and whether it is met; no goal where the sizes are too small to judge."""
+
+    name: str
+    ours: float
+    peer: float | None
+    ratio: float | None
+    goal: str | None
+    met: bool | None
+    spread: float
+    unit: str
+    notes: str
+    gpu: float | None = None
+
+
+def compare(
+    name: str,
+    ours: Callable[[], Ours],
+    peer: Callable[[], Peer],
+    *,
+    check: Callable[[Ours, Peer], str],
+    goal: float | None,
+    repeats: int,
+) -> Row:
+    """Return the median CPU times of both and how many times as long the peer takes.
+
+    Args:
+        check: says in words how the two outputs agree, or raises CheckFailedError; it runs before a time counts.
+        goal: the ratio to reach.
+        repeats: of each side, in turn, after one run of each that does not count.
+    """
+    notes = check(ours(), peer())
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for side, call in zip(times, (ours, peer), strict=True):
+            side.append(cpu_seconds(call))
+    own, other = (statistics.median(side) for side in times)
+    return Row(
+        name,
+        ours=own,
+        peer=other,
+        ratio=other / own,
+        goal=None if goal is None else f">= {goal:g}",
+        met=None if goal is None else other / own >= goal,
+        spread=max(spread(side) for side in times),
+        unit="s",
+        notes=f"{notes}; {repeats} repeats",
+    )
+
+
+def bounded(name: str, value: float, *, goal: float | None, unit: str, notes: str, spread: float = 0.0) -> Row:
+    """Return the row of a figure of ours alone, which is to be at most its goal."""
+    limit, met = (None, None) if goal is None else (f"<= {goal:g}", value <= goal)
+    return Row(name, value, None, None, limit, met, spread, unit, notes)
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Return the CPU time of one call, garbage of earlier ones collected before it."""
+    gc.collect()
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def spread(values: list[float]) -> float:
+    """Return the distance between the quartiles as a share of the median; of fewer than four values their range."""
+    if len(values) < 4:
+        return (max(values) - min(values)) / statistics.median(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / statistics.median(values)
+
+
+def within(ours: float, peer: float, what: str, *, tolerance: float) -> str:
+    """Return both values in words, once ours is not higher than the peer's by more than the tolerance.
+
+    Raises:
+        CheckFailedError: the outputs are not equal, so no time would mean anything.
+    """
+    difference = ours / peer - 1
+    if difference > tolerance:
+        raise CheckFailedError(
+            f"{what}: ours {ours:.6g}, peer {peer:.6g}, {difference:+.2%}; a time counts at {tolerance:.2%} at most"
+        )
+    return f"{what} {ours:.6g} (peer {peer:.6g}, {difference:+.2%})"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold torch and every peer's thread pool to one thread inside."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def report(measure: Callable[[], Iterator[Row]]) -> dict[str, Any]:
+    """Return what one run measured, on what machine, at which load and of which commit."""
+    load = os.getloadavg()[0]
+    with one_thread():
+        rows = [asdict(row) for row in measure()]
+    for row in rows:
+        if row["met"] is not None and row["spread"] > MAX_SPREAD:
+            row["notes"] += f"; spread above {MAX_SPREAD:.0%}: run it again on a quieter machine"
+    return {
+        "machine": machine() | {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)},
+        "commit": git_sha(),
+        "results": rows,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what a time depends on."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "threads": 1,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = dict(line.split(":", 1) for line in lines if line.count(":") == 1)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
+    return " ".join(named[key] for key in ("model name", "cpu family", "model") if key in named)
