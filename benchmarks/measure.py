@@ -21,6 +21,7 @@ from sidrec.release.provenance import git_sha
 
 Ours = TypeVar("Ours")
 Peer = TypeVar("Peer")
+Output = TypeVar("Output")
 
 # Times of one side that differ by more than this share of their median decide nothing.
 MAX_SPREAD = 0.25
@@ -31,7 +32,7 @@ class Row:
     """One thing measured, with its goal and whether it is met; no goal where the sizes are too small to judge."""
 
     name: str
-    ours: float
+    ours: float | None
     peer: float | None
     ratio: float | None
     goal: str | None
@@ -53,24 +54,37 @@ def compare(
 ) -> Row:
     """Return the median CPU times of both and how many times as long the peer takes.
 
+    Where the outputs are not equal there is no time: the row says why and misses its goal.
+
     Args:
-        check: says in words how the two outputs agree, or raises CheckFailedError; it runs before a time counts.
+        check: says in words how the two outputs agree, or raises CheckFailedError.
         goal: the ratio to reach.
-        repeats: of each side, in turn, after one run of each that does not count.
+        repeats: of each side, in turn; the outputs of the first are checked.
     """
-    notes = check(ours(), peer())
+    limit = None if goal is None else f">= {goal:g}"
     times: tuple[list[float], list[float]] = ([], [])
+    notes = ""
     for _ in range(repeats):
-        for side, call in zip(times, (ours, peer), strict=True):
-            side.append(cpu_seconds(call))
-    own, other = (statistics.median(side) for side in times)
+        own_seconds, own = cpu_seconds(ours)
+        other_seconds, other = cpu_seconds(peer)
+        times[0].append(own_seconds)
+        times[1].append(other_seconds)
+        if not notes:
+            try:
+                notes = check(own, other)
+            except CheckFailedError as unequal:
+                met = None if goal is None else False
+                return Row(name, None, None, None, limit, met, 0.0, "s", unequal.message)
+        del own, other
+    seconds, peer_seconds = (statistics.median(side) for side in times)
+    ratio = peer_seconds / seconds
     return Row(
         name,
-        ours=own,
-        peer=other,
-        ratio=other / own,
-        goal=None if goal is None else f">= {goal:g}",
-        met=None if goal is None else other / own >= goal,
+        ours=seconds,
+        peer=peer_seconds,
+        ratio=ratio,
+        goal=limit,
+        met=None if goal is None else ratio >= goal,
         spread=max(spread(side) for side in times),
         unit="s",
         notes=f"{notes}; {repeats} repeats",
@@ -83,12 +97,12 @@ def bounded(name: str, value: float, *, goal: float | None, unit: str, notes: st
     return Row(name, value, None, None, limit, met, spread, unit, notes)
 
 
-def cpu_seconds(call: Callable[[], object]) -> float:
-    """Return the CPU time of one call, garbage of earlier ones collected before it."""
+def cpu_seconds(call: Callable[[], Output]) -> tuple[float, Output]:
+    """Return the CPU time of one call and what it returned; garbage of earlier ones is collected before it."""
     gc.collect()
     started = time.process_time()
-    call()
-    return time.process_time() - started
+    output = call()
+    return time.process_time() - started, output
 
 
 def spread(values: list[float]) -> float:
