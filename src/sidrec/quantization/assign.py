@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Rows scored at a time: the scores of a block stay in cache and memory does not grow with the catalogue.
-_BLOCK = 4096
+# Scores of a block of rows: they stay in the cache, and memory does not grow with the catalogue.
+_SCORES = 1 << 18
 
 
 def squared_distances(
@@ -22,10 +22,30 @@ def squared_distances(
 
 def nearest_codes(vectors: Float[Tensor, "vector dim"], codebook: Float[Tensor, "code dim"]) -> Int[Tensor, " vector"]:
     """Return, for each vector, the code of its closest codeword; exact ties go to the lowest code."""
-    lengths = codebook.square().sum(dim=-1)
     # |v|² is the same for every code, so it is left out.
-    blocks = [(lengths - 2 * block @ codebook.T).argmin(dim=-1) for block in torch.split(vectors, _BLOCK)]
+    lengths = codebook.square().sum(dim=-1)
+    weights = (-2 * codebook).T.contiguous()
+    blocks = [lowest(torch.addmm(lengths, block, weights)) for block in blocks_of(vectors, len(codebook))]
     return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
+
+
+def lowest(scores: Float[Tensor, "vector code"]) -> Int[Tensor, " vector"]:
+    """Return the code of each row's lowest score, the first of equal ones.
+
+    A minimum and a comparison run over whole registers; argmin goes number by number and takes longer than the scores.
+    """
+    count = scores.shape[1]
+    if scores.device.type != "cpu" or count >= torch.iinfo(torch.int16).max:
+        return scores.argmin(dim=1)
+    code = torch.arange(count, dtype=torch.int16)
+    least = scores.amin(dim=1, keepdim=True)
+    # A row of NaN equals nothing; its code is the one past the last, as no code is right.
+    return torch.where(scores == least, code, torch.tensor(count, dtype=torch.int16)).amin(dim=1).long()
+
+
+def blocks_of(vectors: Float[Tensor, "vector dim"], codebook_size: int) -> tuple[Tensor, ...]:
+    """Return the vectors in blocks whose scores against a codebook stay in the cache."""
+    return vectors.split(max(64, _SCORES // codebook_size)) if len(vectors) else ()
 
 
 def usage_factors(usage: Float[Tensor, " code"], *, strength: float, bound: float) -> Float[Tensor, " code"]:
@@ -50,7 +70,7 @@ def balanced_codes(
 ) -> Int[Tensor, " vector"]:
     """Return the codes of least usage-adjusted distance; with uniform usage those of `nearest_codes`."""
     factors = usage_factors(usage, strength=strength, bound=bound)
-    blocks = [(squared_distances(block, codebook) * factors).argmin(dim=-1) for block in torch.split(vectors, _BLOCK)]
+    blocks = [lowest(squared_distances(block, codebook) * factors) for block in blocks_of(vectors, len(codebook))]
     return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
 
 

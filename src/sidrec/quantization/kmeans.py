@@ -34,8 +34,24 @@ def kmeans(
     With fewer distinct vectors than clusters, the surplus centres repeat vectors.
     """
     generator = torch.Generator(device=vectors.device).manual_seed(seed)
-    runs = [_lloyd(vectors, _spread_centres(vectors, num_clusters, generator), iterations) for _ in range(restarts)]
+    runs = [lloyd(vectors, spread_centres(vectors, num_clusters, generator), iterations) for _ in range(restarts)]
     return min(runs, key=lambda run: run.inertia)
+
+
+def lloyd(vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster dim"], iterations: int) -> Clusters:
+    """Return the clusters that Lloyd's iterations make of these centres; a cluster that empties moves."""
+    assignment = nearest_codes(vectors, centres)
+    for _ in range(iterations):
+        counts = torch.bincount(assignment, minlength=len(centres)).clamp(min=1).unsqueeze(-1)
+        sums = torch.zeros_like(centres).index_add_(0, assignment, vectors)
+        # An empty cluster keeps no mean of its own; it moves to the worst served vector instead.
+        centres, _ = revive_dead_codes(sums / counts, assignment, vectors)
+        moved = nearest_codes(vectors, centres)
+        if torch.equal(moved, assignment):
+            break
+        assignment = moved
+    inertia = float((vectors - centres[assignment]).square().sum())
+    return Clusters(centres, assignment, inertia)
 
 
 def revive_dead_codes(
@@ -58,32 +74,24 @@ def revive_dead_codes(
     return revived, len(dead)
 
 
-def _spread_centres(
-    vectors: Float[Tensor, "vector dim"], num_clusters: int, generator: Generator
+def spread_centres(
+    vectors: Float[Tensor, "vector dim"], num_clusters: int, generator: Generator, *, candidates: int = 1
 ) -> Float[Tensor, "cluster dim"]:
-    """Return k-means++ centres: each next one is drawn with probability proportional to its squared distance."""
+    """Return k-means++ centres: each next one is drawn with probability proportional to its squared distance.
+
+    Args:
+        candidates: drawn for each centre; the one that lowers the sum of squared distances most is taken (greedy
+            k-means++).
+    """
     first = int(torch.randint(len(vectors), (1,), generator=generator, device=vectors.device))
     chosen = [first]
     nearest = squared_distances(vectors, vectors[first : first + 1]).squeeze(-1)
     for _ in range(1, num_clusters):
         # With every vector already a centre all weights are zero; any vector then serves.
         weights = nearest if bool(nearest.sum() > 0) else torch.ones_like(nearest)
-        draw = int(torch.multinomial(weights, 1, generator=generator))
-        chosen.append(draw)
-        nearest = torch.minimum(nearest, squared_distances(vectors, vectors[draw : draw + 1]).squeeze(-1))
+        draws = torch.multinomial(weights, candidates, replacement=candidates > 1, generator=generator)
+        distances = torch.minimum(nearest[:, None], squared_distances(vectors, vectors[draws]))
+        best = 0 if candidates == 1 else int(distances.sum(dim=0).argmin())
+        chosen.append(int(draws[best]))
+        nearest = distances[:, best]
     return vectors[chosen].clone()
-
-
-def _lloyd(vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster dim"], iterations: int) -> Clusters:
-    assignment = nearest_codes(vectors, centres)
-    for _ in range(iterations):
-        counts = torch.bincount(assignment, minlength=len(centres)).clamp(min=1).unsqueeze(-1)
-        sums = torch.zeros_like(centres).index_add_(0, assignment, vectors)
-        # An empty cluster keeps no mean of its own; it moves to the worst served vector instead.
-        centres, _ = revive_dead_codes(sums / counts, assignment, vectors)
-        moved = nearest_codes(vectors, centres)
-        if torch.equal(moved, assignment):
-            break
-        assignment = moved
-    inertia = float((vectors - centres[assignment]).square().sum())
-    return Clusters(centres, assignment, inertia)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sidrec.quantization.assign import nearest_codes, squared_distances
-from sidrec.quantization.kmeans import revive_dead_codes
+from sidrec.quantization.kmeans import lloyd
 from sidrec.quantization.quantizer import Quantizer
 
 
@@ -24,7 +24,7 @@ def refit(quantizer: Quantizer, latent: Float[Tensor, "item *parts dim"], *, ite
     residual = latent
     for level, old in enumerate(quantizer.codebooks):
         seen = latent[:, level] if quantizer.parallel else residual
-        words = _lloyd(seen, old, iterations)
+        words = lloyd(seen, old, iterations).centres
         if quantizer.parallel:
             words = normalize(words, dim=-1)
         words = words[match_codes(old, words)]
@@ -39,16 +39,3 @@ def match_codes(old: Float[Tensor, "code dim"], new: Float[Tensor, "code dim"]) 
     _, chosen = linear_sum_assignment(squared_distances(old, new).double().numpy())
     matched: list[int] = chosen.tolist()
     return matched
-
-
-def _lloyd(vectors: Float[Tensor, "item dim"], words: Float[Tensor, "code dim"], iterations: int) -> Tensor:
-    codes = nearest_codes(vectors, words)
-    for _ in range(iterations):
-        counts = torch.bincount(codes, minlength=len(words)).clamp(min=1).unsqueeze(-1)
-        sums = torch.zeros_like(words).index_add_(0, codes, vectors)
-        words, _ = revive_dead_codes(sums / counts, codes, vectors)
-        moved = nearest_codes(vectors, words)
-        if torch.equal(moved, codes):
-            break
-        codes = moved
-    return words

@@ -22,9 +22,9 @@ def test_nearest_codes_agree_with_brute_force(num_codes: int) -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scoring a few rows at a time gives the codes of scoring all at once."""
-    vectors, codebook, usage = rows(101, 4), rows(9, 4, seed=1), torch.full((9,), 1 / 9, dtype=torch.float64)
+    vectors, codebook, usage = rows(301, 4), rows(9, 4, seed=1), torch.full((9,), 1 / 9, dtype=torch.float64)
     plain = assign.nearest_codes(vectors, codebook)
-    monkeypatch.setattr(assign, "_BLOCK", 7)
+    monkeypatch.setattr(assign, "_SCORES", 64 * 9)
 
     torch.testing.assert_close(assign.nearest_codes(vectors, codebook), plain)
     torch.testing.assert_close(assign.balanced_codes(vectors, codebook, usage, strength=0.5, bound=0.5), plain)
@@ -87,3 +87,14 @@ def test_usage_stays_a_distribution_and_moves_towards_the_batch() -> None:
 
     torch.testing.assert_close(usage, torch.tensor([0.525, 0.475]))
     assert float(usage.sum()) == pytest.approx(1)
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 1000))
+@settings(max_examples=100, deadline=None)
+def test_the_lowest_score_is_the_first_of_equal_ones(count: int, codes: int, seed: int) -> None:
+    """Against argmin over whole numbers, where many scores are equal, zeros of both signs among them."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-2, 3, (count, codes), generator=generator).float()
+    scores[scores == 0] *= -1.0
+
+    torch.testing.assert_close(assign.lowest(scores), scores.argmin(dim=1))
