@@ -112,3 +112,13 @@ def test_histories_lose_the_tokens_of_absent_items() -> None:
     assert found["items"]["absent"] == 1
     assert found["history_tokens_lost"] == pytest.approx(2 / 5)
     assert found["history_tokens_rewritten"] == pytest.approx(1 / 5)
+
+
+def test_a_pair_that_stays_together_is_neither_new_nor_gone() -> None:
+    """a, b, c shared and now a, b, d do: of three pairs each, ab stays, so two are new and two are gone."""
+    before = catalogue({"a": [0, 0, 0], "b": [0, 0, 1], "c": [0, 0, 2], "d": [1, 1, -1]})
+    after = catalogue({"a": [2, 2, 0], "b": [2, 2, 1], "c": [1, 1, -1], "d": [2, 2, 2]})
+
+    assert diff(before, after, num_levels=2, codebook_size=3)["collisions"] == {
+        "before": 3, "after": 3, "created": 1, "healed": 1, "pairs_created": 2, "pairs_healed": 2,
+    }  # fmt: skip
