@@ -55,11 +55,15 @@ def slot_of(recipe: Recipe, *, pipeline: str = "training", parent: str = "", bro
     Raises:
         RecipeError: a file of the data is not there.
     """
-    sources = {"events": recipe.data.events, "items": recipe.data.items}
+    sources = {
+        "data.events": recipe.data.events,
+        "data.items": recipe.data.items,
+        "embedding.vectors": recipe.embedding.vectors,
+    }
     for name, path in sources.items():
         if path is not None and not path.exists():
             raise RecipeError(
-                f"data.{name}: no file at {path}; a relative path starts at {Path.cwd()}",
+                f"{name}: no file at {path}; a relative path starts at {Path.cwd()}",
                 next_step="see docs/your-data.md",
             )
     content = {

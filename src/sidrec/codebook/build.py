@@ -109,7 +109,8 @@ def _fit(decision: Decision, sources: Sources, config: CodebookConfig, seed: int
     rank = items["popularity"].fill_null(0).to_numpy() if "popularity" in items.columns else np.zeros(len(items))
     resolved = resolve(quantizer, latent, quantized, rank.astype(np.int64), config)
     notes = {"graph": graph, "training": fitted.history, "moved": resolved.moved}
-    codebook = Codebook(config, quantizer, vectors.shape[1], sources.lineage)
+    own = CodebookConfig.model_validate(config.model_dump(include=set(CodebookConfig.model_fields)))
+    codebook = Codebook(own, quantizer, vectors.shape[1], sources.lineage)
     return Built(decision, codebook, Catalog.build(items, resolved.codes), quantized, errors, None, notes)
 
 

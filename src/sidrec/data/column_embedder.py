@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from sidrec import files
 from sidrec.data.config import EmbeddingConfig
 from sidrec.data.unit import unit_rows
-from sidrec.errors import CheckFailedError, UsageError
+from sidrec.errors import BundleError, CheckFailedError, UsageError
 
+FORMAT = 1
 _HEADER = "embedder.json"
 # Item ids that an error names.
 _NAMED = 5
@@ -76,14 +77,23 @@ class ColumnEmbedder:
 
     def save(self, folder: Path) -> None:
         """Write `embedder.json` into `folder`."""
-        header = {"kind": "column", "format": 1, "column": self.column, "dim": self.dim}
+        header = {"kind": "column", "format": FORMAT, "column": self.column, "dim": self.dim}
         files.write_json_atomic(folder / _HEADER, header)
 
     @classmethod
     def load(cls, folder: Path, path: Path | None) -> Self:
-        """Return the embedder that `save` wrote, over today's file."""
+        """Return the embedder that `save` wrote, over today's file.
+
+        Raises:
+            BundleError: its file is of another format.
+        """
         header = files.read_json(folder / _HEADER)
-        return cls(header["column"], header["dim"], path)
+        try:
+            if header["format"] != FORMAT:
+                raise BundleError(f"the column embedder has format {header['format']!r}, this version reads {FORMAT}")
+            return cls(header["column"], header["dim"], path)
+        except KeyError as error:
+            raise BundleError(f"the column embedder lacks {error}", evidence=folder) from error
 
 
 def _read(path: Path, column: str) -> pl.DataFrame:

@@ -34,10 +34,8 @@ def item_graph(
         max_neighbours: strongest edges kept per item.
     """
     index_of = {item_id: index for index, item_id in enumerate(item_ids)}
-    if windows == "baskets":
-        incidence = basket_windows(baskets, index_of)
-    else:
-        incidence = event_windows(baskets, index_of, window)
+    by_basket = windows == "baskets"
+    incidence = basket_windows(baskets, index_of) if by_basket else event_windows(baskets, index_of, window)
     return cooccurrence_graph(incidence, max_neighbours)
 
 

@@ -1,10 +1,11 @@
 """Vectors of item texts by a sentence model, reduced to the catalogue's leading directions where it is wider.
 
-The model's weights stay where they are installed; the artefact holds their digest, so another model of the same name is
-refused. Axes: `text` rows to embed, `width` of the model's vectors, `dim` of ours.
+The model's weights stay where they are installed. The artefact holds vectors of a few probe texts, and a model that
+gives other vectors is refused: weights, vocabulary, pooling and text length all show there, a renamed layer does not.
+
+Axes: `text` rows to embed, `width` of the model's vectors, `dim` of ours, `probe` texts.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,19 +23,23 @@ from sidrec.data.embedder import item_texts
 from sidrec.data.unit import unit_rows
 from sidrec.errors import BundleError, UsageError
 
+FORMAT = 1
 _WEIGHTS = "embedder.safetensors"
 _HEADER = "embedder.json"
+# Probe texts, the longest of which is all of them; and the least cosine that passes for the same vector.
+_PROBES, _SAME = 16, 0.999
 
 
 @dataclass(frozen=True)
 class SentenceEmbedder:
-    """A sentence model by name and digest, and the projection of its vectors."""
+    """A sentence model by name and by what it says of the probes, and the projection of its vectors."""
 
     name: str
-    digest: str
     batch_size: int
     dim: int
     projection: NDArray[np.float32]  # [width, dim]; the identity where nothing is reduced
+    probe_texts: tuple[str, ...]
+    probes: NDArray[np.float32]  # [probe, width]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,21 +60,24 @@ class SentenceEmbedder:
         projection = np.eye(width, dtype=np.float32)
         if config.dim < width:
             projection = _leading(vectors, config.dim)
-        return cls(config.model, _digest(model), config.batch_size, config.dim, projection)
+        some = [text for text in texts if text.strip()][:_PROBES]
+        probe_texts = (*some, " ".join(some * _PROBES))
+        probes = _encode(model, probe_texts, config.batch_size)
+        return cls(config.model, config.batch_size, config.dim, projection, probe_texts, probes)
 
     def vectors(self, items: pl.DataFrame) -> NDArray[np.float32]:
         """Return unit vectors [item, dim] of an items table's texts; an item without text gets zeros."""
         return unit_rows(_encode(self._model, item_texts(items), self.batch_size) @ self.projection)
 
     def save(self, folder: Path) -> None:
-        """Write `embedder.json` and `embedder.safetensors` (the projection) into `folder`."""
+        """Write `embedder.json` and `embedder.safetensors` (projection and probes) into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({"projection": self.projection}, folder / _WEIGHTS)
+        safetensors.numpy.save_file({"projection": self.projection, "probes": self.probes}, folder / _WEIGHTS)
         header = {
             "kind": "sentence_transformer",
-            "format": 1,
+            "format": FORMAT,
             "model": self.name,
-            "digest": self.digest,
+            "probes": self.probe_texts,
             "batch_size": self.batch_size,
             "dim": self.dim,
         }
@@ -77,19 +85,35 @@ class SentenceEmbedder:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Return the embedder that `save` wrote; the model itself is opened when it is first asked."""
-        header = files.read_json(folder / _HEADER)
-        projection = safetensors.numpy.load_file(folder / _WEIGHTS)["projection"]
-        return cls(header["model"], header["digest"], header["batch_size"], header["dim"], projection)
+        """Return the embedder that `save` wrote; the model itself is opened when it is first asked.
+
+        Raises:
+            BundleError: a file is missing or of another format.
+        """
+        try:
+            header = files.read_json(folder / _HEADER)
+            arrays = safetensors.numpy.load_file(folder / _WEIGHTS)
+            if header["format"] != FORMAT:
+                raise BundleError(
+                    f"the sentence embedder has format {header['format']!r}, this version reads {FORMAT}",
+                    evidence=folder,
+                )
+            texts = tuple(header["probes"])
+            return cls(
+                header["model"], header["batch_size"], header["dim"], arrays["projection"], texts, arrays["probes"]
+            )
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            raise BundleError(f"the sentence embedder cannot be read: {error}", evidence=folder) from error
 
     @cached_property
     def _model(self) -> Any:
         model = _open(self.name)
-        seen = _digest(model)
-        if seen != self.digest:
+        seen = _encode(model, self.probe_texts, self.batch_size)
+        alike = (seen * self.probes).sum(axis=1) if seen.shape == self.probes.shape else np.zeros(1)
+        if alike.min() < _SAME:
             raise BundleError(
-                f"the sentence model {self.name} has digest {seen[:12]}…, the codebook was fitted with "
-                f"{self.digest[:12]}…: its vectors would mean something else",
+                f"the sentence model {self.name} gives other vectors than the one that the codebook was fitted on: "
+                f"the cosine of a probe is {alike.min():.3f}, at least {_SAME} is expected",
                 next_step="install the model of that day, or set embedding.refit for a new lineage",
             )
         return model
@@ -119,16 +143,6 @@ def _encode(model: Any, texts: Sequence[str], batch_size: int) -> NDArray[np.flo
     )
     empty = np.array([not text.strip() for text in texts], dtype=np.bool_)
     return np.where(empty[:, None], np.float32(0), vectors.astype(np.float32))
-
-
-def _digest(model: Any) -> str:
-    """Return the SHA-256 over the weights and the vocabulary."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    for token, number in sorted(model.tokenizer.get_vocab().items()):
-        digest.update(f"{token}\0{number}\n".encode())
-    return digest.hexdigest()
 
 
 def _leading(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

@@ -73,18 +73,37 @@ def test_a_wide_model_is_reduced_to_what_the_catalogue_needs(sentence: Embedding
     np.testing.assert_allclose(narrow @ narrow.T, wide @ wide.T, atol=1e-5)
 
 
-def test_another_model_of_the_same_name_is_refused(sentence: EmbeddingConfig, tmp_path: Path) -> None:
-    """A weight that changed after the fit changes every vector; both digests are named."""
+@pytest.mark.parametrize("change", ["weights", "text length"])
+def test_another_model_of_the_same_name_is_refused(sentence: EmbeddingConfig, tmp_path: Path, change: str) -> None:
+    """Other weights, or texts that are cut elsewhere, give other vectors; the cosine is named."""
     copy = tmp_path / "model"
     shutil.copytree(MODEL, copy)
     fit_embedder(ITEMS, sentence.model_copy(update={"model": str(copy)})).save(tmp_path / "embedder")
-    weights = next(copy.glob("*.safetensors"))
-    content = bytearray(weights.read_bytes())
-    content[-3] ^= 1
-    weights.write_bytes(bytes(content))
+    open_embedder(tmp_path / "embedder").vectors(ITEMS)
+    if change == "weights":
+        weights = next(copy.glob("*.safetensors"))
+        content = bytearray(weights.read_bytes())
+        content[-4_000_000:-2_000_000] = bytes(2_000_000)
+        weights.write_bytes(bytes(content))
+    else:
+        (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 8, "do_lower_case": false}')
 
-    with pytest.raises(BundleError, match="the codebook was fitted with"):
+    with pytest.raises(BundleError, match="the cosine of a probe is"):
         open_embedder(tmp_path / "embedder").vectors(ITEMS)
+
+
+@pytest.mark.parametrize("source", ["sentence_transformer", "column"])
+def test_a_broken_folder_is_named(sentence: EmbeddingConfig, tmp_path: Path, source: str) -> None:
+    """A missing file, a missing key and another format are refused as a bundle's faults."""
+    path = column_file(tmp_path, [[1, 0]] * 4)
+    config = sentence if source == "sentence_transformer" else EmbeddingConfig(source="column", vectors=path)
+    fit_embedder(ITEMS, config).save(tmp_path / "embedder")
+    header = tmp_path / "embedder" / "embedder.json"
+    whole = header.read_text()
+    for broken in (whole.replace('"format": 1', '"format": 99'), whole.replace('"dim"', '"width"'), "{"):
+        header.write_text(broken)
+        with pytest.raises(BundleError):
+            open_embedder(tmp_path / "embedder")
 
 
 def test_a_model_that_is_not_here_is_named() -> None:
