@@ -149,7 +149,7 @@ def residuals(figures: Mapping[str, Any]) -> "Figure":
             share = (np.array(side["histogram"]) / max(1, side["n"])).tolist()
             label = f"{name}: {side['n']:,} items, mean {side['mean']:.3f}, median {side['median']:.3f}"
             figure.add_trace(Bar(x=centres, y=share, name=label, marker_color=colour, opacity=0.65))
-    figure.update_layout(barmode="overlay", bargap=0.02)
+    figure.update_layout(barmode="overlay", bargap=0.02, showlegend=True)
     figure.update_xaxes(title="share of the squared length left over")
     figure.update_yaxes(title="share of the items", tickformat=".0%")
     return _dressed(figure, 360)
