@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sidrec.errors import UsageError
 from sidrec.progress import track
 from sidrec.quantization.autoencoder import Autoencoder
 from sidrec.quantization.config import CodebookConfig
@@ -40,12 +39,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed + shards.rank)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    sizes = shards.sizes(len(vectors), vectors.device)
-    if min(sizes) == 0:
-        raise UsageError(
-            f"nothing to fit a codebook on: the ranks hold {sizes} items", next_step="give every rank some items"
-        )
-    largest = max(sizes)
+    largest = max(shards.sizes(len(vectors), vectors.device))
     share = math.ceil(config.batch_size / shards.count)
     for _ in range(config.warmup_epochs):
         for batch in batches(vectors, share, largest, generator):

@@ -15,6 +15,7 @@ from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.experts import ExpertEncoder
 from sidrec.quantization.mpq import fit_mpq
 from sidrec.quantization.quantizer import Fitted
+from sidrec.quantization.residual_kmeans import fit_balanced_kmeans, fit_residual_kmeans
 from sidrec.quantization.rqvae import fit_rqvae
 from sidrec.quantization.sharding import Shards
 
@@ -25,16 +26,22 @@ def fit_quantizer(
     """Return the quantizer of these vectors by the recipe's kind; the same inputs and seed give the same one.
 
     It runs on one thread: batches are so small that a second thread costs more than it brings, and on a busy machine
-    many times more.
+    many times more. Fewer different vectors than codes are no error: some codes then have no item.
+
+    Raises:
+        UsageError: there are no vectors.
+        CheckFailedError: a vector is not finite, or ranks end with different codewords.
     """
     with one_thread():
         match config.quantizer:
+            case "residual_kmeans":
+                return fit_residual_kmeans(vectors, config, seed=seed, shards=shards)
+            case "balanced_kmeans":
+                return fit_balanced_kmeans(vectors, config, seed=seed, shards=shards)
             case "rqvae":
                 return fit_rqvae(vectors, config, seed=seed, shards=shards)
             case "mpq":
                 return fit_mpq(vectors, config, seed=seed, shards=shards)
-            case _:
-                raise NotImplementedError(config.quantizer)
 
 
 def encoder_of(config: CodebookConfig, width: int) -> nn.Module | None:

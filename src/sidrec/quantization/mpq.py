@@ -14,6 +14,7 @@ from sidrec.quantization.autoencoder import Autoencoder, perceptron
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.epochs import train
 from sidrec.quantization.experts import ExpertEncoder, rotated_whitening
+from sidrec.quantization.inputs import check_vectors
 from sidrec.quantization.losses import (
     decorrelation_loss,
     orthogonality_loss,
@@ -87,6 +88,7 @@ def fit_mpq(
     Args:
         vectors: of this rank's items.
     """
+    check_vectors(vectors)
     shards = shards or Shards()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -10,6 +10,7 @@ from torch import Tensor
 from sidrec.quantization.autoencoder import QuantizedAutoencoder
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.epochs import train
+from sidrec.quantization.inputs import check_vectors
 from sidrec.quantization.quantizer import Fitted, Quantizer
 from sidrec.quantization.sharding import Shards
 
@@ -24,6 +25,7 @@ def fit_rqvae(
     Args:
         vectors: of this rank's items.
     """
+    check_vectors(vectors)
     shards = shards or Shards()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

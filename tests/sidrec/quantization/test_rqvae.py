@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sidrec.errors import UsageError
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.epochs import batches, epoch
 from sidrec.quantization.health import sid_health
@@ -151,9 +150,3 @@ def test_two_ranks_fit_as_well_as_one(of_ranks: list[Any]) -> None:
 
     assert shared["reconstruction"] <= 1.1 * alone["reconstruction"]
     assert shared["min_utilisation"] >= alone["min_utilisation"] - 1 / 16
-
-
-def test_no_items_are_refused() -> None:
-    """An empty table of vectors is an error that says so."""
-    with pytest.raises(UsageError, match=r"the ranks hold \[0\] items"):
-        fit_rqvae(torch.zeros(0, 12), CONFIG, seed=0)
