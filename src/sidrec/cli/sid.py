@@ -43,10 +43,17 @@ def _group() -> None:
 
 
 @app.command()
-def health(codebook: Which = "", html: Html = None, as_json: JsonFlag = False) -> None:
+def health(
+    codebook: Which = "",
+    html: Html = None,
+    exposures: Annotated[
+        Path | None, typer.Option(help="Folder of the exposure log; left out, this installation's, for its bundles.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show utilisation, dead codes, entropy, collisions and the alarm of a codebook, level by level."""
     artefact, name = _open(codebook)
-    value = artefact.health
+    value = _with_served(artefact, name, exposures)
     if html is not None:
         from sidrec.codebook.page import health_page
 
@@ -97,9 +104,15 @@ def show_diff(
 
     (old, old_name), (new, new_name) = _open(before), _open(after)
     quantizer = new.codebook.quantizer
+    was = old.codebook.quantizer
     value = diff(
-        old.catalog, new.catalog, num_levels=quantizer.num_levels, codebook_size=quantizer.codebook_size
-    )  # fmt: skip
+        old.catalog,
+        new.catalog,
+        num_levels=quantizer.num_levels,
+        codebook_size=quantizer.codebook_size,
+        num_levels_before=was.num_levels,
+        codebook_size_before=was.codebook_size,
+    )
     value = {
         "before": old_name,
         "after": new_name,
@@ -237,6 +250,27 @@ def _registered(bundle_id: str) -> Path:
     return Path(registry.bundle_folder(desired.bundle_ids[0]))
 
 
+def _with_served(artefact: "Artefact", name: str, folder: Path | None) -> dict[str, Any]:
+    """Return the health record, with the view of what this bundle has served where the exposure log knows of it."""
+    import numpy as np
+    import polars as pl
+
+    from sidrec import exposure, home
+    from sidrec.codebook.health_report import with_served
+
+    value = artefact.health
+    log = folder or home.exposures_dir()
+    if "report" not in value or not log.is_dir():
+        return value
+    shown = exposure.read(log).filter(pl.col("bundle_id") == name)["item_ids"].explode().drop_nulls()
+    rows = artefact.catalog.known(shown.to_list())
+    if not rows:
+        return value
+    served = np.bincount(rows, minlength=len(artefact.catalog))
+    size = artefact.codebook.quantizer.codebook_size
+    return {**value, "report": with_served(value["report"], artefact.catalog.codes, size, served)}
+
+
 def _require_report(value: Mapping[str, Any], name: str) -> None:
     if "report" not in value:
         raise UsageError(
@@ -260,6 +294,11 @@ def _show_health(value: Mapping[str, Any], name: str) -> None:
     console.print(f"{name}: {value['items']:,} items")
     console.print(table)
     console.print(f"collision rate {value['collision_rate']:.4f} before collisions were resolved")
+    views = value["report"]["views"] if "report" in value else {}
+    for view in ("traffic", "served"):
+        if isinstance(views.get(view), list):
+            shares = ", ".join(f"{level['utilisation']:.1%}" for level in views[view])
+            console.print(f"codes used by {view}, level by level: {shares}")
     if "report" in value:
         console.print(value["report"]["alarm"]["sentence"], soft_wrap=True)
     for gate in value.get("gates", []):

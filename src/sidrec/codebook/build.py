@@ -25,6 +25,7 @@ from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.collisions import resolve
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import fit_quantizer
+from sidrec.quantization.mpq import expert_load
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,9 @@ def _fit(decision: Decision, sources: Sources, config: CodebookConfig, seed: int
     items = sources.items
     rank = items["popularity"].fill_null(0).to_numpy() if "popularity" in items.columns else np.zeros(len(items))
     resolved = resolve(quantizer, latent, quantized, rank.astype(np.int64), config)
-    notes = {"graph": graph, "training": fitted.history, "moved": resolved.moved}
+    notes: dict[str, Any] = {"graph": graph, "training": fitted.history, "moved": resolved.moved}
+    if quantizer.parallel:
+        notes["expert_load"] = expert_load(quantizer, torch.from_numpy(vectors)).tolist()
     own = CodebookConfig.model_validate(config.model_dump(include=set(CodebookConfig.model_fields)))
     codebook = Codebook(own, quantizer, vectors.shape[1], sources.lineage)
     return Built(decision, codebook, Catalog.build(items, resolved.codes), quantized, errors, None, notes)

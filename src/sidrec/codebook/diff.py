@@ -43,7 +43,8 @@ def diff(
     differs = old != new
     moved = differs.any(axis=1)
     depth = np.cumprod(~differs, axis=1).sum(axis=1)
-    weights = _shares(before.recent_popularity if traffic is None else traffic)[common]
+    # Of the items that both have: what is absent cannot move, and is counted by itself.
+    weights = _shares(np.asarray(before.recent_popularity if traffic is None else traffic)[common])
     counts = np.asarray(before.popularity if history_counts is None else history_counts, dtype=np.float64)
     tokens = counts[common, None] * ((old != PAD) | (new != PAD))
     gone = np.setdiff1d(np.arange(len(before)), common)

@@ -73,6 +73,19 @@ def health_report(
     }
 
 
+def with_served(
+    report: dict[str, Any], final: NDArray[np.integer[Any]], codebook_size: int, served: NDArray[Any]
+) -> dict[str, Any]:
+    """Return the report with the view of served items, which nobody knew when the codebook was made.
+
+    Args:
+        final: [item, level], as published.
+        served: [item], how often an item was in an answer.
+    """
+    levels = len(report["views"]["catalogue"])
+    return {**report, "views": {**report["views"], "served": _weighted(final[:, :levels], codebook_size, served)}}
+
+
 def residual_figures(
     fitted: NDArray[np.floating[Any]] | None, new: NDArray[np.floating[Any]] | None
 ) -> dict[str, Any] | None:
@@ -101,13 +114,15 @@ def span_alarm(
     """Return whether the codewords no longer span the catalogue, and the sentence that says so.
 
     Raised when there are enough new items, their mean error is `residual_ratio` times that of fitted ones, and chance
-    does not explain it.
+    does not explain it. Where fitted errors are so large that no error of at most 1 is that many times as large, the
+    limit is half way to the largest ratio that can be.
     """
     count = 0 if new is None else len(new)
     if fitted is None or len(fitted) == 0 or new is None or count == 0:
         return {"raised": False, "sentence": "there are no new items to judge the codewords by"}
     fitted, new = np.minimum(fitted, 1.0), np.minimum(new, 1.0)
-    ratio = float(new.mean() / max(float(fitted.mean()), 1e-12))
+    usual = max(float(fitted.mean()), 1e-12)
+    ratio, limit = float(new.mean()) / usual, min(alarm.residual_ratio, (1 + 1 / usual) / 2)
     auc, (low, _) = exceedance(fitted, new)
     said = (
         f"{count:,} new items have {ratio:.2f} times the error of fitted ones "
@@ -115,12 +130,9 @@ def span_alarm(
     )
     if count < alarm.min_new_items:
         return {"raised": False, "sentence": f"{said}; fewer than {alarm.min_new_items} say nothing"}
-    if ratio >= alarm.residual_ratio and low > 0.5:
-        return {
-            "raised": True,
-            "sentence": f"the codebook no longer spans the catalogue: {said}; the limit is {alarm.residual_ratio:.2f}",
-        }
-    return {"raised": False, "sentence": f"{said}; the limit is {alarm.residual_ratio:.2f}"}
+    raised = ratio >= limit and low > 0.5
+    opening = "the codebook no longer spans the catalogue: " if raised else ""
+    return {"raised": raised, "sentence": f"{opening}{said}; the limit is {limit:.2f}"}
 
 
 def exceedance(fitted: NDArray[np.floating[Any]], new: NDArray[np.floating[Any]]) -> tuple[float, tuple[float, float]]:

@@ -70,6 +70,7 @@ def health_of(built: Built, parent: Artefact | None, lifecycle: LifecycleConfig)
         fitted_errors=built.fitted_errors,
         new_errors=built.new_errors,
         previous=published,
+        expert_load=np.array(built.notes["expert_load"]) if "expert_load" in built.notes else None,
         slots=quantizer.parallel,
         alarm=lifecycle,
     )

@@ -39,7 +39,7 @@ class Refreshed:
 
     @property
     def deferred(self) -> int:
-        """Moves that would have paid and did not fit the budget."""
+        """Moves that would have paid and were not made: for the budget, or because no free semantic ID was a gain."""
         return self.wanted_moves - int(self.moved.sum())
 
     def sentence(self, config: LifecycleConfig) -> str:
@@ -50,7 +50,9 @@ class Refreshed:
             f"(budget {config.churn_budget:.1%}); residual error {self.residual['refresh']:.4f}, "
             f"{self.residual['append']:.4f} without the refresh"
         )
-        if self.deferred > 0:
+        if self.churn > config.churn_budget:
+            return said + ": more than the budget, so the model must be trained from scratch."
+        if self.wanted_churn > config.churn_budget:
             said += (
                 f". The budget does not hold all of it: {self.wanted_moves:,} moves pay, {self.wanted_churn:.1%} of "
                 f"the traffic; {self.deferred:,} are deferred, with all of them the error would be "

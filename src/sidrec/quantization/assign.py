@@ -45,7 +45,7 @@ def lowest(scores: Float[Tensor, "vector code"]) -> Int[Tensor, " vector"]:
 
 def blocks_of(vectors: Float[Tensor, "vector dim"], codebook_size: int) -> tuple[Tensor, ...]:
     """Return the vectors in blocks whose scores against a codebook stay in the cache."""
-    return vectors.split(max(64, _SCORES // codebook_size)) if len(vectors) else ()
+    return torch.split(vectors, max(64, _SCORES // codebook_size)) if len(vectors) else ()
 
 
 def usage_factors(usage: Float[Tensor, " code"], *, strength: float, bound: float) -> Float[Tensor, " code"]:

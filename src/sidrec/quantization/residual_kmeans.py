@@ -105,7 +105,7 @@ class _Streamed:
     def residuals(self) -> Iterator[Float[Tensor, "item width"]]:
         """Yield what the levels so far left over, in small blocks."""
         for block in self.blocks():
-            for part in block.split(_ROWS):
+            for part in torch.split(block, _ROWS):
                 residual = part
                 for book in self.books:
                     residual = residual - book[nearest_codes(residual, book)]
@@ -183,7 +183,7 @@ def _means(
     sums = torch.zeros(centres.shape, dtype=torch.float64, device=centres.device)
     counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
     for residuals in source.residuals():
-        for part in residuals.split(_ROWS):
+        for part in torch.split(residuals, _ROWS):
             codes = nearest_codes(part, centres)
             sums += torch.zeros_like(centres).index_add_(0, codes, part)
             counts += torch.bincount(codes, minlength=len(centres))

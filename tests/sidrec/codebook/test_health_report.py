@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sidrec.codebook.config import AlarmConfig
-from sidrec.codebook.health_report import exceedance, health_report, residual_figures, span_alarm
+from sidrec.codebook.health_report import exceedance, health_report, residual_figures, span_alarm, with_served
 
 ALARM = AlarmConfig(min_new_items=20, residual_ratio=1.5)
 
@@ -31,6 +31,17 @@ def test_views_differ_where_traffic_does() -> None:
     assert "absent" in report["views"]["served"]
     assert [level["dead_codes"] for level in served["views"]["served"]] == [3, 3]
     assert json.loads(json.dumps(report)) == report
+
+
+def test_the_served_view_comes_later() -> None:
+    """When answers were counted, the report's other figures stay and the served view is filled."""
+    codes = np.array([[0, 0], [1, 0], [2, 1], [3, 1]])
+    report = health_report(quantized=codes, final=codes, codebook_size=4, traffic=np.ones(4), alarm=ALARM)
+    later = with_served(report, codes, 4, np.array([0, 5, 0, 5]))
+
+    assert [level["utilisation"] for level in later["views"]["served"]] == [0.5, 0.5]
+    assert later["views"]["catalogue"] == report["views"]["catalogue"]
+    assert "absent" in report["views"]["served"]
 
 
 def test_identity_before_and_after_resolution() -> None:
@@ -138,3 +149,11 @@ def test_expert_load_and_stability_are_in_the_report() -> None:
 
     assert report["expert_load"]["largest_share"] == 0.75
     assert report["prefix_stability"] == {"items": [1.0, 0.5], "traffic": [1.0, 0.25]}
+
+
+def test_a_coarse_codebook_can_raise_the_alarm_too() -> None:
+    """Fitted errors near .7 leave no room for 1.5 times as much: half way to what is possible is enough."""
+    fitted = np.random.default_rng(0).uniform(0.6, 0.8, 3000)
+
+    assert span_alarm(fitted, np.ones(500), ALARM)["raised"]
+    assert not span_alarm(fitted, fitted[:500], ALARM)["raised"]
