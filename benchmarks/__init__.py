@@ -1,1 +1,8 @@
-"""What is measured beside its peers; nothing imports this."""
+"""What is measured beside its peers; nothing imports this.
+
+A name here is a module with `run(*, quick: bool)`, which returns the report that `sidrec bench` prints.
+"""
+
+BENCHMARKS = {
+    "codebook": "fits and balanced assignment vs faiss, scikit-learn, vector-quantize-pytorch, ortools; memory; growth",
+}

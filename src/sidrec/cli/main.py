@@ -12,7 +12,7 @@ from sidrec.errors import SidrecError, UsageError
 
 # What a bare wheel lacks: the folders beside the library, and the platforms they adapt.
 _APPLICATION = frozenset(
-    {"components", "pipelines", "serving", "monitoring", "feature_repo"}
+    {"benchmarks", "components", "pipelines", "serving", "monitoring", "feature_repo"}
     | {"kfp", "feast", "great_expectations", "bentoml", "tritonclient", "evidently"}
 )
 
@@ -38,12 +38,12 @@ def _root(
 
 
 def _mount() -> None:
-    from sidrec.cli import doctor, monitoring, release, run, serving, sid, status
+    from sidrec.cli import bench, doctor, monitoring, release, run, serving, sid, status
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
-    for module in (serving, release, monitoring, sid):
+    for module in (serving, release, monitoring, sid, bench):
         module.mount(app)
 
 
