@@ -16,12 +16,12 @@ from sidrec.errors import UsageError
 Fault = Literal["codebook-collapse", "collisions", "churn"]
 FAULTS: tuple[str, ...] = get_args(Fault)
 
-# Of a collapsed level: codes that are left.
-_LEFT = 4
+# Codes that are left of a collapsed level, and items that share each semantic ID.
+_LEFT, _SHARING = 4, 4
 
 
 def sabotage(built: Built, parent: Artefact | None, fault: str) -> Built:
-    """Return the codebook with a fault: a collapsed level, equal codes for half of the items, or permuted codes.
+    """Return the codebook with a fault: a collapsed level, codes that four items each share, or permuted codes.
 
     Raises:
         UsageError: no such fault, or `churn` where nothing is live that could be lost.
@@ -33,8 +33,7 @@ def sabotage(built: Built, parent: Artefact | None, fault: str) -> Built:
         case "codebook-collapse":
             codes[:, level] %= _LEFT
         case "collisions":
-            half = len(codes) // 2
-            codes[half : 2 * half] = codes[:half]
+            codes = codes[np.arange(len(codes)) % max(1, len(codes) // _SHARING)]
         case "churn":
             if parent is None:
                 raise UsageError("nothing is live, so no semantic ID can move", next_step="sidrec promote --first")

@@ -232,6 +232,45 @@ def test_ledger_says_who_promoted_and_what_went_live(house: House, served: dict[
     assert [row["action"] for row in rows] == ["promote", "live"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("codebook-collapse", "the least used level, 1, uses 6.2% of its codes"),
+        ("collisions", "semantic IDs for 4,015 items before collisions were resolved: a rate of 0.7"),
+        ("churn", "of the traffic has another semantic ID than in the live bundle"),
+    ],
+)
+def test_a_broken_codebook_is_refused(house: House, served: dict[str, Any], fault: str, said: str) -> None:
+    """Each fault stops the run at its gate, with the level or the number, before anything is trained."""
+    error = house.call("run", "--recipe", RECIPE, "--break", fault, expect=1)
+
+    assert said in error["message"]
+    assert error["message"].startswith("train_codebook: Codebook gate")
+    assert "train_codebook" in error["evidence"]
+
+
+def test_a_refresh_with_nothing_new_carries_the_live_model(
+    house: House, run: dict[str, Any], served: dict[str, Any]
+) -> None:
+    """The other pipeline decides `none`, carries codebook and weights, and its bundle answers as the live one does."""
+    refreshed = house.call("run", "--recipe", RECIPE, "--pipeline", "codebook_refresh")
+    steps = {step["step"]: step.get("summary", {}) for step in refreshed["steps"]}
+
+    assert (steps["train_codebook"]["verb"], steps["train_codebook"]["churn"]) == ("none", 0.0)
+    assert "nothing is new" in steps["train_codebook"]["reason"]
+    assert steps["embed_items"]["frozen"]
+    assert steps["train_model"]["training"] == "carry"
+    assert refreshed["result"] == "ok"
+    weights = (Path(run["bundle"]) / "weights.safetensors").read_bytes()
+    assert (Path(refreshed["bundle"]) / "weights.safetensors").read_bytes() == weights
+    explained = house.call("sid", "explain", "85123A")
+    assert (
+        explained["semantic_id"]
+        == house.call("sid", "explain", "85123A", "--in", refreshed["bundle_id"])["semantic_id"]
+    )
+    assert house.call("sid", "diff", run["bundle_id"], refreshed["bundle_id"])["moved"]["items"] == 0
+
+
 def test_promotion_and_rollback_fail_no_request(
     house: House, run: dict[str, Any], served: dict[str, Any], tmp_path: Path
 ) -> None:
