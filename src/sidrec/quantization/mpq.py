@@ -53,9 +53,12 @@ class MixtureAutoencoder(Autoencoder):
         return rebuilt
 
     def warmup_loss(self, batch: Float[Tensor, "item width"], config: CodebookConfig) -> Float[Tensor, ""]:
-        """Return L_rec of the unquantized experts with the terms that keep them different."""
-        latent = self.encoder(batch)
-        return reconstruction_loss(self.decode(batch, latent), batch) + self._diversity(batch, latent, config)
+        """Return L_rec of the unquantized experts, which stay as they are: only the way back learns.
+
+        Free to move before they have codewords, experts grow alike and more items end with equal codes.
+        """
+        balance = config.router_balance_weight * router_balance_loss(self.encoder.gates(batch))
+        return reconstruction_loss(self.decode(batch, self.encoder(batch).detach()), batch) + balance
 
     def loss(self, batch: Float[Tensor, "item width"], config: CodebookConfig) -> tuple[Float[Tensor, ""], Quantized]:
         """Return L_rec + L_cb + λ L_orth + λ L_bal, the codes chosen by usage-adjusted distance.
