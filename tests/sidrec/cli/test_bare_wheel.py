@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.codebook_world import sealed_codebook, titled_items
 from tests.serving.world import make_bundle
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +54,19 @@ def test_a_bundle_folder_is_verified_by_the_wheel_alone(own_state: Path, tmp_pat
     assert bare(own_state, "bundle", "verify", str(bundle.folder))[0] == 0
 
 
+def test_codebooks_in_folders_need_no_application(own_state: Path, tmp_path: Path) -> None:
+    """A researcher with the wheel alone appends items, compares, looks at health and asks why."""
+    items = titled_items()
+    folder = sealed_codebook(items, tmp_path / "codebook")
+    items.write_parquet(tmp_path / "items.parquet")
+    made = ("sid", "append", str(folder), "--items", str(tmp_path / "items.parquet"), "--out", str(tmp_path / "next"))
+
+    assert bare(own_state, *made)[0] == 0
+    assert bare(own_state, "sid", "diff", str(folder), str(tmp_path / "next"))[0] == 0
+    assert bare(own_state, "sid", "health", str(folder))[0] == 0
+    assert bare(own_state, "sid", "explain", items["item_id"][0], "--in", str(folder))[0] == 0
+
+
 def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
     """The doctor runs to its end and finds the application missing."""
     code, report = bare(own_state, "doctor")
@@ -75,6 +89,7 @@ def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
         ("replay", "--from", "2010-11-01", "--to", "2010-11-01"),
         ("bundle", "list"),
         ("promote", "b-000000000000", "--reason", "x"),
+        ("sid", "health", "b-000000000000"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

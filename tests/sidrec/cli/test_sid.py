@@ -1,63 +1,26 @@
 """`sidrec sid` appends, refreshes, compares and explains codebooks in folders."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
-import torch
 
-from sidrec import files
 from sidrec.cli.main import main
-from sidrec.codebook.artefact import Artefact, Codebook, seal
-from sidrec.codebook.build import Built
-from sidrec.codebook.config import LifecycleConfig
-from sidrec.codebook.decide import Decision
-from sidrec.codebook.record import health_of
-from sidrec.data.catalog import Catalog
-from sidrec.data.config import EmbeddingConfig
-from sidrec.data.embedding import fit_embedder
-from sidrec.quantization.collisions import resolve
-from sidrec.quantization.config import CodebookConfig
-from tests.codebook_world import SIZE, items_of, quantizer_of
-
-CONFIG = CodebookConfig(quantizer="residual_kmeans", codebook_size=SIZE, smoothing_steps=0)
-COLOURS = ("RED", "PINK", "BLUE", "GREEN", "IVORY", "GOLD", "SILVER", "BLACK")
-THINGS = ("MUG", "TEA TOWEL", "LUNCH BOX", "GARDEN TROWEL", "PAPER CHAIN", "CANDLE", "BAUBLE", "NAPKINS", "CUSHION")
+from sidrec.codebook.artefact import Artefact
+from tests.codebook_world import SIZE, items_of, sealed_codebook, titled_items
 
 
 @pytest.fixture(scope="module")
 def items() -> pl.DataFrame:
-    titles = [
-        f"{colour} {thing} NO {7 * row + column}"
-        for row, colour in enumerate(COLOURS)
-        for column, thing in enumerate(THINGS)
-    ]
-    return items_of(len(titles)).with_columns(title=pl.Series(titles))
+    return titled_items()
 
 
 @pytest.fixture(scope="module")
 def codebook(items: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sealed codebook over 72 items whose vectors are those of its own frozen embedder."""
-    folder = tmp_path_factory.mktemp("first") / "codebook"
-    embedder = fit_embedder(items, EmbeddingConfig(dim=16, min_document_count=1))
-    embedder.save(folder / "embedder")
-    vectors = embedder.vectors(items)
-    quantizer, latent = quantizer_of(vectors), torch.from_numpy(vectors)
-    codes = quantizer.quantize(latent).codes.numpy().astype(np.int32)
-    config = CONFIG.model_copy(update={"collision_policy": "nearest_free"})
-    rank = items["popularity"].to_numpy().astype(np.int64)
-    catalog = Catalog.build(items, resolve(quantizer, latent, codes, rank, config).codes)
-    book = Codebook(CONFIG, quantizer, 16, files.sha256_tree(folder / "embedder"))
-    book.save(folder)
-    catalog.write(folder / "catalogue.parquet")
-    errors = np.full(len(items), 0.1, dtype=np.float32)
-    built = Built(Decision("fit", "test", "scratch"), book, catalog, codes, errors, None, {})
-    files.write_json_atomic(folder / "health.json", health_of(built, None, LifecycleConfig()) | {"gates": []})
-    seal(folder)
-    return folder
+    return sealed_codebook(items, tmp_path_factory.mktemp("first") / "codebook")
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str, expect: int = 0) -> dict[str, Any]:
@@ -156,8 +119,6 @@ def test_mistakes_are_named(
     assert "did you mean" in call(capsys, "explain", "i9000", "--in", str(codebook), expect=2)["message"]
     missing = call(capsys, "append", str(codebook), "--items", "/no/file", "--out", str(tmp_path), expect=2)
     assert missing["message"] == "no items file at /no/file"
-
-    import shutil
 
     shutil.copytree(codebook, tmp_path / "altered")
     with (tmp_path / "altered" / "codebook.json").open("a") as file:
