@@ -9,6 +9,7 @@ from torch import Tensor
 
 # Scores of a block of rows: they stay in the cache, and memory does not grow with the catalogue.
 _SCORES = 1 << 18
+_WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def squared_distances(
@@ -20,27 +21,37 @@ def squared_distances(
     return (vectors.square().sum(dim=-1, keepdim=True) - 2 * cross + codebook.square().sum(dim=-1)).clamp(min=0)
 
 
+@torch.no_grad()
 def nearest_codes(vectors: Float[Tensor, "vector dim"], codebook: Float[Tensor, "code dim"]) -> Int[Tensor, " vector"]:
     """Return, for each vector, the code of its closest codeword; exact ties go to the lowest code."""
     # |v|² is the same for every code, so it is left out.
     lengths = codebook.square().sum(dim=-1)
     weights = (-2 * codebook).T.contiguous()
-    blocks = [lowest(torch.addmm(lengths, block, weights)) for block in blocks_of(vectors, len(codebook))]
-    return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
+    blocks = blocks_of(vectors, len(codebook))
+    scores = vectors.new_empty(len(blocks[0]) if blocks else 0, len(codebook))
+    codes = [lowest(torch.addmm(lengths, block, weights, out=scores[: len(block)]), overwrite=True) for block in blocks]
+    return torch.cat(codes) if codes else vectors.new_zeros(0, dtype=torch.int64)
 
 
-def lowest(scores: Float[Tensor, "vector code"]) -> Int[Tensor, " vector"]:
+def lowest(scores: Float[Tensor, "vector code"], *, overwrite: bool = False) -> Int[Tensor, " vector"]:
     """Return the code of each row's lowest score, the first of equal ones.
 
-    A minimum and a comparison run over whole registers; argmin goes number by number and takes longer than the scores.
+    Minima run over whole registers, where argmin goes number by number and takes longer than the scores. A gap to the
+    row's minimum is never negative, so its bits order as a whole number; the code takes the lowest of them, which are
+    zero where the gap is and else change no gap that is not itself next to nothing (below 1e-40 in float32).
+
+    Args:
+        overwrite: leave the scores unreadable, which saves a copy of them.
     """
-    count = scores.shape[1]
-    if scores.device.type != "cpu" or count >= torch.iinfo(torch.int16).max:
+    count, whole = scores.shape[1], _WHOLE.get(scores.dtype)
+    if whole is None or scores.device.type != "cpu" or count > 1 << 16:
         return scores.argmin(dim=1)
-    code = torch.arange(count, dtype=torch.int16)
+    mask = (1 << (count - 1).bit_length()) - 1
+    # Without its sign a gap of minus zero is a gap of zero.
+    gap_bits = torch.iinfo(whole).max ^ mask
     least = scores.amin(dim=1, keepdim=True)
-    # A row of NaN equals nothing; its code is the one past the last, as no code is right.
-    return torch.where(scores == least, code, torch.tensor(count, dtype=torch.int16)).amin(dim=1).long()
+    keys = (scores.sub_(least) if overwrite else scores - least).view(whole).bitwise_and_(gap_bits)
+    return keys.bitwise_or_(torch.arange(count, dtype=whole)).amin(dim=1).bitwise_and_(mask).long()
 
 
 def blocks_of(vectors: Float[Tensor, "vector dim"], codebook_size: int) -> tuple[Tensor, ...]:
