@@ -3,6 +3,8 @@
 Axes: `vector` rows to cluster, `cluster` centres, `dim` width.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from sidrec.quantization.assign import nearest_codes, squared_distances
+
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,19 @@ def kmeans(
     return min(runs, key=lambda run: run.inertia)
 
 
-def lloyd(vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster dim"], iterations: int) -> Clusters:
-    """Return the clusters that Lloyd's iterations make of these centres; a cluster that empties moves."""
-    assignment = nearest_codes(vectors, centres)
+def lloyd(
+    vectors: Float[Tensor, "vector dim"],
+    centres: Float[Tensor, "cluster dim"],
+    iterations: int,
+    *,
+    tolerance: float = 0.0,
+) -> Clusters:
+    """Return the clusters that Lloyd's iterations make of these centres; a cluster that empties moves.
+
+    Args:
+        tolerance: iterations end early where one lowers the inertia by no more than this share of it.
+    """
+    assignment, before = nearest_codes(vectors, centres), math.inf
     for _ in range(iterations):
         counts = torch.bincount(assignment, minlength=len(centres)).clamp(min=1).unsqueeze(-1)
         sums = torch.zeros_like(centres).index_add_(0, assignment, vectors)
@@ -50,8 +64,12 @@ def lloyd(vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster 
         if torch.equal(moved, assignment):
             break
         assignment = moved
-    inertia = float((vectors - centres[assignment]).square().sum())
-    return Clusters(centres, assignment, inertia)
+        if tolerance > 0:
+            inertia = _inertia(vectors, centres, assignment)
+            if before - inertia <= tolerance * inertia:
+                break
+            before = inertia
+    return Clusters(centres, assignment, _inertia(vectors, centres, assignment))
 
 
 def revive_dead_codes(
@@ -80,18 +98,65 @@ def spread_centres(
     """Return k-means++ centres: each next one is drawn with probability proportional to its squared distance.
 
     Args:
-        candidates: drawn for each centre; the one that lowers the sum of squared distances most is taken (greedy
-            k-means++).
+        candidates: more than one: that many are drawn for each centre and those are taken that lower the sum of
+            squared distances most (greedy k-means++). A round then takes a quarter as many centres as there are, which
+            makes few large products of many small ones.
     """
     first = int(torch.randint(len(vectors), (1,), generator=generator, device=vectors.device))
     chosen = [first]
     nearest = squared_distances(vectors, vectors[first : first + 1]).squeeze(-1)
-    for _ in range(1, num_clusters):
+    while len(chosen) < num_clusters:
         # With every vector already a centre all weights are zero; any vector then serves.
         weights = nearest if bool(nearest.sum() > 0) else torch.ones_like(nearest)
-        draws = torch.multinomial(weights, candidates, replacement=candidates > 1, generator=generator)
-        distances = torch.minimum(nearest[:, None], squared_distances(vectors, vectors[draws]))
-        best = 0 if candidates == 1 else int(distances.sum(dim=0).argmin())
-        chosen.append(int(draws[best]))
-        nearest = distances[:, best]
+        taken = 1 if candidates == 1 else min(num_clusters - len(chosen), max(1, len(chosen) // 4))
+        draws = torch.multinomial(weights, taken * candidates, replacement=candidates > 1, generator=generator)
+        if candidates > 1:
+            draws = draws[_most_useful(vectors, vectors[draws], nearest, nearest[draws], taken)]
+        chosen += draws.tolist()
+        for part, least in _in_step(vectors, nearest):
+            torch.minimum(least, squared_distances(part, vectors[draws]).amin(dim=1), out=least)
     return vectors[chosen].clone()
+
+
+def _most_useful(
+    vectors: Float[Tensor, "vector dim"],
+    drawn: Float[Tensor, "draw dim"],
+    nearest: Float[Tensor, " vector"],
+    nearest_of_drawn: Float[Tensor, " draw"],
+    count: int,
+) -> list[int]:
+    """Return up to `count` of the draws, those that leave the least squared distance first.
+
+    A draw that one taken before it serves well, at half its distance to the centres there are, is left out: on tight
+    groups many draws are of the same one.
+    """
+    left = torch.zeros(len(drawn), dtype=torch.float64, device=drawn.device)
+    for part, least in _in_step(vectors, nearest):
+        left += torch.minimum(squared_distances(part, drawn), least[:, None]).sum(dim=0)
+    served = (squared_distances(drawn, drawn) <= nearest_of_drawn[:, None] / 2).cpu()
+    closed = torch.zeros(len(drawn), dtype=torch.bool)
+    taken: list[int] = []
+    for draw in left.argsort(stable=True).tolist():
+        if not closed[draw]:
+            taken.append(draw)
+            closed |= served[:, draw]
+        if len(taken) == count:
+            break
+    return taken
+
+
+def _in_step(
+    vectors: Float[Tensor, "vector dim"], values: Float[Tensor, " vector"]
+) -> Iterator[tuple[Float[Tensor, "row dim"], Float[Tensor, " row"]]]:
+    """Return vectors and their values block by block; distances of a block stay in the cache."""
+    return zip(torch.split(vectors, _BLOCK), torch.split(values, _BLOCK), strict=True)
+
+
+def _inertia(
+    vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster dim"], assignment: Int[Tensor, " vector"]
+) -> float:
+    """Return the sum of squared distances to the own centre."""
+    total = torch.zeros((), dtype=torch.float64, device=vectors.device)
+    for part, own in zip(torch.split(vectors, _BLOCK), torch.split(assignment, _BLOCK), strict=True):
+        total += (part - centres[own]).square().sum()
+    return float(total)
