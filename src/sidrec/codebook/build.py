@@ -25,6 +25,7 @@ from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.collisions import resolve
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import fit_quantizer
+from sidrec.quantization.inputs import check_vectors
 from sidrec.quantization.mpq import expert_load
 
 
@@ -70,13 +71,15 @@ def build(
         scratch: the model will be trained from scratch whatever the verb.
 
     Raises:
-        CheckFailedError: vectors and items are of two catalogues, or a forced verb is not possible.
+        CheckFailedError: vectors and items are of two catalogues, a vector is not finite, an item stands twice, or a
+            forced verb is not possible.
         UsageError: a refresh is asked for without baskets of a codebook that was fitted on smoothed vectors.
     """
     if len(sources.vectors) != len(sources.items):
         raise CheckFailedError(
             f"{len(sources.vectors):,} vectors for {len(sources.items):,} items: they are of two catalogues"
         )
+    check_vectors(torch.from_numpy(sources.vectors))
     merged = None if parent is None else merge_items(parent.catalog, sources.items, sources.day)
     carried = parent is not None and parent.codebook.lineage == sources.lineage
     appended = append(parent, merged, sources.vectors) if carried and parent and merged else None
