@@ -52,23 +52,19 @@ def lloyd(
     """Return the clusters that Lloyd's iterations make of these centres; a cluster that empties moves.
 
     Args:
-        tolerance: iterations end early where one lowers the inertia by no more than this share of it.
+        tolerance: iterations end where no more than this share of the vectors changes its cluster.
     """
-    assignment, before = nearest_codes(vectors, centres), math.inf
+    assignment = nearest_codes(vectors, centres)
     for _ in range(iterations):
         counts = torch.bincount(assignment, minlength=len(centres)).clamp(min=1).unsqueeze(-1)
         sums = torch.zeros_like(centres).index_add_(0, assignment, vectors)
         # An empty cluster keeps no mean of its own; it moves to the worst served vector instead.
         centres, _ = revive_dead_codes(sums / counts, assignment, vectors)
         moved = nearest_codes(vectors, centres)
-        if torch.equal(moved, assignment):
-            break
+        changed = int((moved != assignment).sum())
         assignment = moved
-        if tolerance > 0:
-            inertia = _inertia(vectors, centres, assignment)
-            if before - inertia <= tolerance * inertia:
-                break
-            before = inertia
+        if changed <= tolerance * len(vectors):
+            break
     return Clusters(centres, assignment, _inertia(vectors, centres, assignment))
 
 
@@ -99,29 +95,33 @@ def spread_centres(
 
     Args:
         candidates: more than one: that many are drawn for each centre and those are taken that lower the sum of
-            squared distances most (greedy k-means++). A round then takes a quarter as many centres as there are, which
+            squared distances most (greedy k-means++). A round then takes an eighth as many centres as there are, which
             makes few large products of many small ones.
     """
-    first = int(torch.randint(len(vectors), (1,), generator=generator, device=vectors.device))
-    chosen = [first]
-    nearest = squared_distances(vectors, vectors[first : first + 1]).squeeze(-1)
-    while len(chosen) < num_clusters:
+    squares = vectors.square().sum(dim=-1)
+    # Squared distance to the nearest centre less |v|², which is the same for every centre.
+    slack = torch.full_like(squares, math.inf)
+    draws = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
+    chosen: list[int] = []
+    while True:
+        chosen += draws.tolist()
+        for scores, least in _scored(vectors, vectors[draws], slack):
+            torch.minimum(least, scores.amin(dim=1), out=least)
+        if len(chosen) == num_clusters:
+            return vectors[chosen].clone()
+        nearest = (slack + squares).clamp(min=0)
         # With every vector already a centre all weights are zero; any vector then serves.
         weights = nearest if bool(nearest.sum() > 0) else torch.ones_like(nearest)
-        taken = 1 if candidates == 1 else min(num_clusters - len(chosen), max(1, len(chosen) // 4))
+        taken = 1 if candidates == 1 else min(num_clusters - len(chosen), max(1, len(chosen) // 8))
         draws = torch.multinomial(weights, taken * candidates, replacement=candidates > 1, generator=generator)
         if candidates > 1:
-            draws = draws[_most_useful(vectors, vectors[draws], nearest, nearest[draws], taken)]
-        chosen += draws.tolist()
-        for part, least in _in_step(vectors, nearest):
-            torch.minimum(least, squared_distances(part, vectors[draws]).amin(dim=1), out=least)
-    return vectors[chosen].clone()
+            draws = draws[_most_useful(vectors, slack, vectors[draws], nearest[draws], taken)]
 
 
 def _most_useful(
     vectors: Float[Tensor, "vector dim"],
+    slack: Float[Tensor, " vector"],
     drawn: Float[Tensor, "draw dim"],
-    nearest: Float[Tensor, " vector"],
     nearest_of_drawn: Float[Tensor, " draw"],
     count: int,
 ) -> list[int]:
@@ -131,8 +131,8 @@ def _most_useful(
     groups many draws are of the same one.
     """
     left = torch.zeros(len(drawn), dtype=torch.float64, device=drawn.device)
-    for part, least in _in_step(vectors, nearest):
-        left += torch.minimum(squared_distances(part, drawn), least[:, None]).sum(dim=0)
+    for scores, least in _scored(vectors, drawn, slack):
+        left += torch.minimum(scores, least[:, None], out=scores).sum(dim=0)
     served = (squared_distances(drawn, drawn) <= nearest_of_drawn[:, None] / 2).cpu()
     closed = torch.zeros(len(drawn), dtype=torch.bool)
     taken: list[int] = []
@@ -145,11 +145,14 @@ def _most_useful(
     return taken
 
 
-def _in_step(
-    vectors: Float[Tensor, "vector dim"], values: Float[Tensor, " vector"]
-) -> Iterator[tuple[Float[Tensor, "row dim"], Float[Tensor, " row"]]]:
-    """Return vectors and their values block by block; distances of a block stay in the cache."""
-    return zip(torch.split(vectors, _BLOCK), torch.split(values, _BLOCK), strict=True)
+def _scored(
+    vectors: Float[Tensor, "vector dim"], centres: Float[Tensor, "cluster dim"], slack: Float[Tensor, " vector"]
+) -> Iterator[tuple[Float[Tensor, "row cluster"], Float[Tensor, " row"]]]:
+    """Yield squared distances less |v|² block by block, in one piece of memory, with the block's slack."""
+    lengths, weights = centres.square().sum(dim=-1), (-2 * centres).T.contiguous()
+    scores = vectors.new_empty(min(_BLOCK, len(vectors)), len(centres))
+    for part, least in zip(torch.split(vectors, _BLOCK), torch.split(slack, _BLOCK), strict=True):
+        yield torch.addmm(lengths, part, weights, out=scores[: len(part)]), least
 
 
 def _inertia(

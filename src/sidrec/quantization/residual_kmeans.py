@@ -5,6 +5,7 @@ catalogue. Axes: `item` rows, `width` of an item vector (and of a codeword), `sa
 """
 
 import math
+import random
 from collections.abc import Callable, Iterator
 
 import torch
@@ -24,11 +25,16 @@ Blocks = Callable[[], Iterator[Float[Tensor, "item width"]]]
 """Gives the vectors, block by block and in one order, as often as it is called."""
 
 # Points a code that settle its centre, and the bytes that such a sample may take.
-_POINTS, _BYTES = 256, 48 << 20
+_POINTS, _BYTES = 256, 24 << 20
 # Vectors that are quantized at a time.
 _ROWS = 1 << 14
 # Points a code that the seeds are drawn from, and how many are tried for each.
-_SEED_POINTS, _CANDIDATES = 16, 4
+_SEED_POINTS, _CANDIDATES = 64, 4
+# Iterations on the sample end where no more than this share of it changes its code.
+_TOLERANCE = 5e-3
+# Of residuals, those below this share of the mean square are no seeds: next to zero, they would be nearest to nearly
+# everything where few others are alike.
+_SEED_ENERGY = 0.5
 # Passes over all vectors after the centres have settled on a sample; each costs more where vectors are streamed.
 _PASSES, _STREAMED_PASSES = 12, 3
 
@@ -84,7 +90,7 @@ class _InMemory:
 
     def subtract(self, book: Float[Tensor, "code width"]) -> None:
         """Take one more level off."""
-        self.residual = self.residual - book[nearest_codes(self.residual, book)]
+        self.residual = _subtract(self.residual, book, torch.empty_like(self.residual))
 
 
 class _Streamed:
@@ -108,7 +114,7 @@ class _Streamed:
             for part in torch.split(block, _ROWS):
                 residual = part
                 for book in self.books:
-                    residual = residual - book[nearest_codes(residual, book)]
+                    residual = _subtract(residual, book, torch.empty_like(residual))
                 yield residual
 
     def subtract(self, book: Float[Tensor, "code width"]) -> None:
@@ -127,20 +133,20 @@ def _fit(
     history: list[dict[str, float]] = []
     for level in range(config.num_levels):
         generator = torch.Generator(device=sample.device).manual_seed(seed + level)
-        drawn = _drawn(sample, _SEED_POINTS * size, generator)
-        centres = spread_centres(drawn, size, generator, candidates=_CANDIDATES)
+        centres = spread_centres(_drawn(sample, size, level, generator), size, generator, candidates=_CANDIDATES)
         if kind == "balanced_kmeans":
             centres = _balanced_lloyd(sample, centres, config.kmeans_iterations)
         else:
-            centres = lloyd(sample, centres, config.kmeans_iterations).centres
+            centres = lloyd(sample, centres, config.kmeans_iterations, tolerance=_TOLERANCE).centres
         # A balanced level stays as its sample balanced it; means of plain assignment would crowd it again.
-        if count > len(sample) and kind != "balanced_kmeans":
+        passes = count > len(sample) and kind != "balanced_kmeans"
+        if passes:
             for _ in range(source.passes):
                 centres = _means(source, centres, shards)
         centres = shards.broadcast(centres)
         books.append(centres)
-        sample = sample - centres[nearest_codes(sample, centres)]
-        if level + 1 < config.num_levels:
+        _subtract(sample, centres, sample)
+        if passes and level + 1 < config.num_levels:
             source.subtract(centres)
         share = float(sample.square().sum(dtype=torch.float64)) / max(energy, 1e-12)
         history.append({"level": float(level), "residual_error": share})
@@ -152,28 +158,40 @@ def _fit(
 def _sample(
     source: _InMemory | _Streamed, size: int, seed: int, shards: Shards
 ) -> tuple[Float[Tensor, "sample width"], int]:
-    """Return vectors drawn evenly from all ranks, and how many vectors the ranks hold."""
+    """Return a copy of vectors drawn evenly from all ranks, and how many vectors the ranks hold."""
     first = next(iter(source.residuals()))
     count = sum(shards.sizes(source.count, first.device))
     wanted = min(count, _POINTS * size, max(size, _BYTES // (4 * first.shape[1])))
-    if wanted == count and source.count == len(first):
-        return shards.gather(first), count
     # A rank draws by its share of the vectors.
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(source.count, generator=generator)[: math.ceil(wanted * source.count / count)]
-    rows = rows.sort().values.to(first.device)
-    parts, start = [], 0
+    share = math.ceil(wanted * source.count / count)
+    rows = torch.tensor(sorted(random.Random(seed).sample(range(source.count), share)), device=first.device)  # noqa: S311
+    sample, start = first.new_empty(share, first.shape[1]), 0
     for block in source.residuals():
-        here = (rows >= start) & (rows < start + len(block))
-        parts.append(block[rows[here] - start])
+        low, high = torch.searchsorted(rows, torch.tensor([start, start + len(block)], device=rows.device)).tolist()
+        torch.index_select(block, 0, rows[low:high] - start, out=sample[low:high])
         start += len(block)
-    return shards.gather(torch.cat(parts)), count
+    return shards.gather(sample), count
 
 
-def _drawn(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    if len(vectors) <= count:
-        return vectors
-    return vectors[torch.randperm(len(vectors), generator=generator, device=vectors.device)[:count]]
+def _subtract(
+    vectors: Float[Tensor, "vector width"], book: Float[Tensor, "code width"], out: Float[Tensor, "vector width"]
+) -> Float[Tensor, "vector width"]:
+    """Return, in `out`, what the nearest codewords leave over; beside it no more than a block is in memory."""
+    for part, left in zip(torch.split(vectors, _ROWS), torch.split(out, _ROWS), strict=True):
+        torch.sub(part, book[nearest_codes(part, book)], out=left)
+    return out
+
+
+def _drawn(
+    sample: Float[Tensor, "sample width"], size: int, level: int, generator: torch.Generator
+) -> Float[Tensor, "drawn width"]:
+    """Return rows of the sample that seeds are drawn from."""
+    rows = torch.randperm(len(sample), generator=generator, device=sample.device)
+    if level > 0:
+        energy = sample.square().sum(dim=1)
+        large = rows[energy[rows] >= _SEED_ENERGY * energy.mean()]
+        rows = large if len(large) >= size else rows
+    return sample[rows[: _SEED_POINTS * size]]
 
 
 def _means(
