@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from sidrec.codebook.artefact import Artefact, Codebook
 from sidrec.codebook.items import MergedItems, traffic_of
 from sidrec.data.catalog import PAD, Catalog
-from sidrec.errors import CheckFailedError
 from sidrec.quantization.collisions import resolve
 
 
@@ -49,15 +48,9 @@ def append(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32]) 
 
     codes = catalog.codes
     if len(new_rows):
-        config = parent.codebook.config.model_copy(update={"collision_policy": "nearest_free"})
         rank = np.rint(traffic_of(merged.table)[merged.new] * 1e9).astype(np.int64)
-        resolved = resolve(quantizer, latent, quantized.numpy().astype(np.int32), rank, config, taken=catalog.codes)
-        if resolved.left:
-            raise CheckFailedError(
-                f"{resolved.left} of {len(new_rows)} new items find no free semantic ID of {quantizer.num_levels} "
-                f"codes among {quantizer.codebook_size} a level",
-                next_step="refresh with a larger codebook (codebook.codebook_size), and retrain",
-            )
+        plain = quantized.numpy().astype(np.int32)
+        resolved = resolve(quantizer, latent, plain, rank, parent.codebook.config, taken=catalog.codes)
         codes = np.concatenate([codes, widened(resolved.codes, catalog.num_codes)])
     return Appended(
         codebook=replace(parent.codebook, appended=parent.codebook.appended + len(new_rows)),

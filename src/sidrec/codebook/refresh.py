@@ -76,66 +76,102 @@ def refresh(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32],
     sold = np.flatnonzero(merged.sold)
     latent = old.latent(torch.from_numpy(vectors[merged.source[sold]]))
     fresh = refit(old, latent, iterations=config.refit_iterations)
-    energy = fresh.energy(latent).clamp(min=1e-12)
-    traffic = traffic_of(merged.table)[sold]
-    is_old = torch.from_numpy(sold < published)
-    before = torch.from_numpy(parent.catalog.codes[sold[sold < published], : old.num_levels].astype(np.int64))
+    codes = parent.catalog.codes[sold[sold < published], : old.num_levels]
+    now = _Sold(sold, latent, traffic_of(merged.table)[sold], torch.from_numpy(codes.astype(np.int64)))
 
-    wanted = fresh.quantize(latent).codes
-    quantized = wanted.clone()
-    wanted[is_old] = cheapest_moves(fresh, latent[is_old], before, config.epsilon)
-    gain = (fresh.errors(latent[is_old], before) - fresh.errors(latent[is_old], wanted[is_old])).numpy()
-    moves = (wanted[is_old] != before).any(dim=1).numpy()
-    old_traffic = traffic[is_old.numpy()]
-    old_traffic = old_traffic / max(old_traffic.sum(), 1e-12)
+    quantized = fresh.quantize(latent).codes
+    wanted = torch.cat([cheapest_moves(fresh, now.old_latent, now.before, config.epsilon), quantized[now.count :]])
+    moves = (wanted[: now.count] != now.before).any(dim=1).numpy()
+    gain = fresh.errors(now.old_latent, now.before) - fresh.errors(now.old_latent, wanted[: now.count])
     budget = config.churn_budget if config.over_budget == "defer" else 1.0
-    accepted = within_budget(moves, gain, old_traffic, budget)
+    accepted = within_budget(moves, gain.numpy(), now.old_traffic, budget)
+    final = _final_codes(parent, merged, fresh, now, wanted, accepted, config.epsilon)
 
-    candidates = np.flatnonzero(np.concatenate([accepted, np.ones(len(sold) - len(accepted), dtype=bool)]))
-    policy = parent.codebook.config.model_copy(update={"collision_policy": "nearest_free"})
-    codes = np.concatenate([parent.catalog.codes, np.zeros((len(merged.new), parent.catalog.num_codes), np.int32)])
-    if len(candidates):
-        resolved = resolve(
-            fresh,
-            latent[candidates],
-            wanted[candidates].numpy().astype(np.int32),
-            np.rint(traffic[candidates] * 1e9).astype(np.int64),
-            policy,
-            taken=parent.catalog.codes,
-        )
-        new_codes = widened(resolved.codes, parent.catalog.num_codes)
-        # Where the free semantic ID that was left is no gain, the item keeps its own.
-        kept = np.flatnonzero(candidates < len(accepted))
-        error = fresh.errors(latent[candidates[kept]], torch.from_numpy(new_codes[kept, : fresh.num_levels]).long())
-        own = fresh.errors(latent[candidates[kept]], before[candidates[kept]])
-        worse = (own - error <= config.epsilon * energy[candidates[kept]]).numpy()
-        taking = np.setdiff1d(np.arange(len(candidates)), kept[worse])
-        codes[sold[candidates[taking]]] = new_codes[taking]
-
-    catalog = Catalog.build(merged.table, codes)
-    moved = (codes[:published] != parent.catalog.codes).any(axis=1)
-    final = torch.from_numpy(codes[sold, : fresh.num_levels].astype(np.int64))
-    share = {
-        "refresh": fresh.errors(latent, final) / energy,
-        "append": old.errors(latent, torch.where(is_old[:, None], _padded(before, is_old), old.quantize(latent).codes))
-        / energy,
-        "all_moves": fresh.errors(latent, wanted) / energy,
+    moved = (final[:published] != parent.catalog.codes).any(axis=1)
+    appended = torch.cat([now.before, old.quantize(latent[now.count :]).codes])
+    published_codes = torch.from_numpy(final[sold, : old.num_levels].astype(np.int64))
+    energy = fresh.energy(latent).clamp(min=1e-12)
+    errors = {
+        "append": old.errors(latent, appended),
+        "refresh": fresh.errors(latent, published_codes),
+        "all_moves": fresh.errors(latent, wanted),
     }
-    weights = np.zeros(published)
-    weights[sold[sold < published]] = old_traffic
-    book = parent.codebook
-    every = np.concatenate([parent.catalog.codes[:, : fresh.num_levels], codes[published:, : fresh.num_levels]])
+    every = final[:, : old.num_levels].copy()
     every[sold] = quantized.numpy().astype(np.int32)
+    book = parent.codebook
     return Refreshed(
         codebook=replace(book, quantizer=fresh, generation=book.generation + 1, parent=book.digest, appended=0),
-        catalog=catalog,
+        catalog=Catalog.build(merged.table, final),
         quantized=every,
         moved=moved,
-        churn=float(weights[moved].sum()),
+        churn=float(now.old_traffic[moved[sold[: now.count]]].sum()),
         wanted_moves=int(moves.sum()),
-        wanted_churn=float(old_traffic[moves].sum()),
-        residual={name: float(value.mean()) for name, value in share.items()},
+        wanted_churn=float(now.old_traffic[moves].sum()),
+        residual={name: float((value / energy).mean()) for name, value in errors.items()},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sold:
+    """The items that are sold now, published ones first."""
+
+    rows: NDArray[np.int64]  # [sold], in the next catalogue
+    latent: Float[Tensor, "sold *parts dim"]
+    traffic: NDArray[np.float64]  # [sold]
+    before: Int[Tensor, "old level"]
+
+    @property
+    def count(self) -> int:
+        """How many of them are published."""
+        return len(self.before)
+
+    @property
+    def old_latent(self) -> Float[Tensor, "old *parts dim"]:
+        """Latent vectors of the published ones."""
+        return self.latent[: self.count]
+
+    @property
+    def old_traffic(self) -> NDArray[np.float64]:
+        """Shares of the published ones' traffic, summing to 1."""
+        own = self.traffic[: self.count]
+        shares: NDArray[np.float64] = own / max(float(own.sum()), 1e-12)
+        return shares
+
+
+def _final_codes(
+    parent: Artefact,
+    merged: MergedItems,
+    fresh: Quantizer,
+    now: _Sold,
+    wanted: Int[Tensor, "sold level"],
+    accepted: NDArray[np.bool_],
+    epsilon: float,
+) -> NDArray[np.int32]:
+    """Return the next catalogue's codes [item, level]: accepted moves and new items take what is free."""
+    width, levels = parent.catalog.num_codes, fresh.num_levels
+    codes = np.concatenate([parent.catalog.codes, np.zeros((len(merged.new), width), np.int32)])
+    new = np.ones(len(now.rows) - now.count, dtype=np.bool_)
+    moving = np.flatnonzero(np.concatenate([accepted, new]))
+    if not len(moving):
+        return codes
+    resolved = resolve(
+        fresh,
+        now.latent[moving],
+        wanted[moving].numpy().astype(np.int32),
+        np.rint(now.traffic[moving] * 1e9).astype(np.int64),
+        parent.codebook.config,
+        taken=parent.catalog.codes,
+    )
+    taken = widened(resolved.codes, width)
+    # Where the free semantic ID that was left is no gain, a published item keeps its own.
+    own = moving[moving < now.count]
+    latent = now.latent[own]
+    offered = torch.from_numpy(taken[: len(own), :levels].astype(np.int64))
+    gain = fresh.errors(latent, now.before[own]) - fresh.errors(latent, offered)
+    pays = (gain > epsilon * fresh.energy(latent)).numpy()
+    takes = np.concatenate([pays, np.ones(len(moving) - len(own), dtype=np.bool_)])
+    codes[now.rows[moving[takes]]] = taken[takes]
+    return codes
 
 
 def cheapest_moves(
@@ -195,10 +231,3 @@ def _requantized(
             result[:, level] = Quantizer(quantizer.kind, book[None]).quantize(residual).codes[:, 0]
         residual = residual - book[result[:, level]]
     return result
-
-
-def _padded(codes: Int[Tensor, "old level"], is_old: Tensor) -> Int[Tensor, "item level"]:
-    """Return the published items' codes in the rows of all items."""
-    whole = codes.new_zeros((len(is_old), codes.shape[1]))
-    whole[is_old] = codes
-    return whole
