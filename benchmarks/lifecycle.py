@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.measure import machine
 from sidrec import files
 from sidrec.clock import day_start
 from sidrec.codebook.artefact import Artefact
@@ -28,6 +29,7 @@ from sidrec.data.baskets import build_baskets, build_items
 from sidrec.data.cleaning import Cleaned, clean
 from sidrec.data.embedding import Embedder, fit_embedder, open_embedder
 from sidrec.recipe import S2GRRecipe, load_recipe
+from sidrec.release.provenance import git_sha
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "pipelines" / "recipes" / "s2gr_retail.yaml"
@@ -74,6 +76,8 @@ def run(recipe: S2GRRecipe, *, repeats: int = REPEATS) -> dict[str, Any]:
             refit = build(None, sources, recipe.codebook, fit, seed=recipe.seed + 1)
             rows.append(_row(month, "refit, unaligned", origin, origin, refit, [], fit_seconds, fit))
     return {
+        "machine": machine(),
+        "commit": git_sha(),
         "data": {"path": str(recipe.data.events), "sha256": files.sha256_file(ROOT / recipe.data.events)},
         "fit": {"day": str(FIRST), "items": len(first.catalog), "cpu_seconds": round(fit_seconds, 2)},
         "lifecycle": _settings(recipe),
