@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "residual_kmeans": {"quantizer": "residual_kmeans"},
     "balanced_kmeans": {"quantizer": "balanced_kmeans"},
     "rqvae_plain": {"quantizer": "rqvae", **PLAIN},
-    "rqvae_coba": {"quantizer": "rqvae", "balance_strength": 1.0, "balance_bound": 0.9},
+    "rqvae_coba": {"quantizer": "rqvae"},
     "mpq": {
         "quantizer": "mpq",
         "num_levels": 8,

@@ -52,6 +52,9 @@ def train(
         epoch(autoencoder, optimizer, batches(vectors, share, largest, generator), config, shards)
         if number % config.check_every and number != config.epochs:
             continue
+        if config.revive:
+            # Before the look: the state that it finds best is kept, and has no dead codes.
+            autoencoder.quantizer.revive(_latent_sample(autoencoder, vectors, shards))
         row = _look(autoencoder, vectors, number, shards)
         history.append(row)
         # Two shares of the same kind: of the unit-length vectors lost, and of the items not told apart. The collision
@@ -63,8 +66,6 @@ def train(
             since_best += 1
         if since_best >= config.patience:
             break
-        if config.revive:
-            autoencoder.quantizer.revive(_latent_sample(autoencoder, vectors, shards))
     autoencoder.load_state_dict(best_state)
     shards.check_equal(torch.cat([value.flatten() for value in best_state.values()]), "the trained codebook")
     if history[-1] is not best_row and best_row:

@@ -105,6 +105,19 @@ def test_the_terms_of_coba_keep_all_codes_in_use() -> None:
     assert plain["min_utilisation"] < coba["min_utilisation"] - 0.05
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_kept_has_been_revived(seed: int) -> None:
+    """With one look, at the end of a training that leaves a sixth of the codes dead, nearly all codes have items."""
+    changes = {"codebook_size": 64, "epochs": 8, "check_every": 8, "learning_rate": 0.02, "balance_strength": 0.0}
+    config = CONFIG.model_copy(update=changes)
+    revived = fit_rqvae(items(), config, seed=seed).history
+    left = fit_rqvae(items(), config.model_copy(update={"revive": False}), seed=seed).history
+
+    assert len(revived) == 1
+    assert revived[0]["min_utilisation"] > 0.95
+    assert left[0]["min_utilisation"] < 5 / 6
+
+
 def test_an_epoch_takes_every_item_once_and_lowers_the_loss() -> None:
     """Batches are a permutation of the items; ten epochs over them rebuild better than none."""
     vectors, generator = items(100), torch.Generator().manual_seed(0)
