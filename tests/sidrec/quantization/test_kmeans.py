@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from sidrec.quantization.kmeans import kmeans, revive_dead_codes, spread_centres
+from sidrec.quantization.kmeans import kmeans, lloyd, revive_dead_codes, spread_centres
 
 
 def blobs(num_blobs: int, each: int, spread: float = 0.05) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,3 +101,21 @@ def test_greedy_seeds_are_nearer() -> None:
         return total
 
     assert inertia(5) < inertia(1)
+
+
+def test_greedy_seeds_find_every_tight_group() -> None:
+    """Of forty tight groups each gets one seed, although a round takes several seeds at once."""
+    vectors, labels = blobs(40, 12)
+    seeds = spread_centres(vectors, 40, torch.Generator().manual_seed(0), candidates=4)
+    group = labels[torch.cdist(seeds, vectors).argmin(dim=1)]
+
+    assert len(group.unique()) == 40
+
+
+def test_a_tolerance_ends_the_iterations_early() -> None:
+    """With every change tolerated one iteration is all; with none the end is that of many iterations."""
+    vectors = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    start = vectors[:12]
+
+    assert torch.equal(lloyd(vectors, start, 50, tolerance=1.0).centres, lloyd(vectors, start, 1).centres)
+    assert torch.equal(lloyd(vectors, start, 500).centres, lloyd(vectors, start, 900).centres)

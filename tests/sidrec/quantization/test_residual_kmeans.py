@@ -126,3 +126,16 @@ def test_bad_vectors_are_refused() -> None:
         fit_blocks(lambda: iter(broken.split(100)), CONFIG, seed=0)
     with pytest.raises(UsageError, match="no block"):
         fit_blocks(lambda: iter(()), CONFIG, seed=0)
+
+
+def test_no_code_of_a_noisy_residual_takes_nearly_everything() -> None:
+    """Residuals next to zero, of vectors that a level served exactly, are no seeds: as one they win every vector."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2000, 200, generator=generator)
+    vectors = torch.cat([noise, 40 * torch.eye(200)[:60]])
+    config = CONFIG.model_copy(update={"codebook_size": 64, "num_levels": 3})
+    for seed in range(3):
+        codes = fit_residual_kmeans(vectors, config, seed=seed).quantizer.encode(vectors)
+        shares = [float(torch.bincount(codes[:, level]).max()) / len(vectors) for level in (1, 2)]
+
+        assert max(shares) < 0.5
