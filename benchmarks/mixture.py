@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CENTRES = 2000
-_BLOCK = 65_536
+_BLOCK, _READ = 65_536, 16_384
 
 
 def mixture(count: int, width: int, *, seed: int = 0) -> Float[Tensor, "item width"]:
@@ -32,8 +32,8 @@ def file_blocks(path: Path, count: int, width: int) -> Callable[[], Iterator[Flo
 
     def blocks() -> Iterator[Float[Tensor, "item width"]]:
         with path.open("rb") as file:
-            for start in range(0, count, _BLOCK):
-                rows = min(_BLOCK, count - start)
+            for start in range(0, count, _READ):
+                rows = min(_READ, count - start)
                 yield torch.from_numpy(np.fromfile(file, "<f4", rows * width).reshape(rows, width))
 
     return blocks

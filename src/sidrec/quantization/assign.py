@@ -16,9 +16,9 @@ def squared_distances(
     vectors: Float[Tensor, "vector dim"], codebook: Float[Tensor, "code dim"]
 ) -> Float[Tensor, "vector code"]:
     """Return the squared Euclidean distance of every vector to every codeword, never negative."""
-    cross = vectors @ codebook.T
+    cross = torch.addmm(codebook.square().sum(dim=-1), vectors, codebook.T, alpha=-2)
     # |v - c|² = |v|² - 2 v·c + |c|² rounds below zero where a vector is its codeword.
-    return (vectors.square().sum(dim=-1, keepdim=True) - 2 * cross + codebook.square().sum(dim=-1)).clamp(min=0)
+    return cross.add_(vectors.square().sum(dim=-1, keepdim=True)).clamp_(min=0)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ Blocks = Callable[[], Iterator[Float[Tensor, "item width"]]]
 # Points a code that settle its centre, and the bytes that such a sample may take.
 _POINTS, _BYTES = 256, 24 << 20
 # Vectors that are quantized at a time.
-_ROWS = 1 << 14
+_ROWS = 1 << 13
 # Points a code that the seeds are drawn from, and how many are tried for each.
 _SEED_POINTS, _CANDIDATES = 64, 4
 # Iterations on the sample end where no more than this share of it changes its code.
@@ -128,7 +128,7 @@ def _fit(
     shards = shards or Shards()
     size = config.codebook_size
     sample, count = _sample(source, size, seed, shards)
-    energy = float(sample.square().sum(dtype=torch.float64))
+    energy = float(_energies(sample).sum(dtype=torch.float64))
     books: list[Tensor] = []
     history: list[dict[str, float]] = []
     for level in range(config.num_levels):
@@ -148,7 +148,7 @@ def _fit(
         _subtract(sample, centres, sample)
         if passes and level + 1 < config.num_levels:
             source.subtract(centres)
-        share = float(sample.square().sum(dtype=torch.float64)) / max(energy, 1e-12)
+        share = float(_energies(sample).sum(dtype=torch.float64)) / max(energy, 1e-12)
         history.append({"level": float(level), "residual_error": share})
     codebooks = torch.stack(books)
     shards.check_equal(codebooks, "the fitted codebook")
@@ -188,10 +188,16 @@ def _drawn(
     """Return rows of the sample that seeds are drawn from."""
     rows = torch.randperm(len(sample), generator=generator, device=sample.device)
     if level > 0:
-        energy = sample.square().sum(dim=1)
+        energy = _energies(sample)
         large = rows[energy[rows] >= _SEED_ENERGY * energy.mean()]
         rows = large if len(large) >= size else rows
     return sample[rows[: _SEED_POINTS * size]]
+
+
+def _energies(sample: Float[Tensor, "sample width"]) -> Float[Tensor, " sample"]:
+    """Return squared lengths, without a second sample in memory."""
+    lengths: Tensor = torch.linalg.vector_norm(sample, dim=1)
+    return lengths.square()
 
 
 def _means(
