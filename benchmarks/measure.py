@@ -143,7 +143,8 @@ def one_thread() -> Iterator[None]:
 
 def report(measure: Callable[[], Iterator[Row]]) -> dict[str, Any]:
     """Return what one run measured, on what machine, at which load and of which commit."""
-    load = os.getloadavg()[0]
+    # Before the rows: a commit made meanwhile is not what runs.
+    load, commit = os.getloadavg()[0], git_sha()
     with one_thread():
         rows = [asdict(row) for row in measure()]
     for row in rows:
@@ -151,7 +152,7 @@ def report(measure: Callable[[], Iterator[Row]]) -> dict[str, Any]:
             row["notes"] += f"; spread above {MAX_SPREAD:.0%}: run it again on a quieter machine"
     return {
         "machine": machine() | {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)},
-        "commit": git_sha(),
+        "commit": commit,
         "results": rows,
     }
 
