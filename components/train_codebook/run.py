@@ -82,12 +82,7 @@ def _live(inputs: Mapping[str, Path]) -> Artefact | None:
     """Return the live bundle's codebook, None where there is none."""
     if "champion" not in inputs:
         return None
-    bundle = open_bundle(inputs["champion"])
-    if not (bundle.folder / "codebook" / "codebook.safetensors").exists():
-        return None
-    return Artefact.of_parts(
-        bundle.folder / "codebook", bundle.folder / "catalogue.parquet", bundle.folder / "embedder"
-    )
+    return Artefact.in_bundle(open_bundle(inputs["champion"]).folder)
 
 
 def _number(items: pl.DataFrame, embedder: Path, folder: Path) -> dict[str, Any]:

@@ -211,10 +211,10 @@ def _open(which: str) -> tuple["Artefact", str]:
     if folder is not None and not (folder / MANIFEST).exists():
         return Artefact.open(folder), str(folder)
     bundle = open_bundle(folder or _registered(which))
-    if not (bundle.folder / "codebook" / "codebook.safetensors").exists():
+    artefact = Artefact.in_bundle(bundle.folder)
+    if artefact is None:
         raise UsageError(f"{bundle.bundle_id} is of a system without a codebook", evidence=bundle.folder)
-    parts = (bundle.folder / part for part in ("codebook", "catalogue.parquet", "embedder"))
-    return Artefact.of_parts(*parts), bundle.bundle_id
+    return artefact, bundle.bundle_id
 
 
 def _gates(which: str) -> "GateConfig":

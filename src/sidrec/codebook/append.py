@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sidrec.codebook.artefact import Artefact, Codebook
 from sidrec.codebook.items import MergedItems, traffic_of
-from sidrec.data.catalog import PAD, Catalog
+from sidrec.data.catalog import Catalog, widened
 from sidrec.quantization.collisions import resolve
 
 
@@ -42,9 +42,7 @@ def append(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32]) 
     fitted = quantizer.latent(torch.from_numpy(vectors[sold_before[sold_before >= 0]]))
     latent = quantizer.latent(torch.from_numpy(vectors[new_rows]))
     quantized = quantizer.quantize(latent).codes
-    errors = quantizer.errors(latent, quantized) / quantizer.energy(latent).clamp(min=1e-12)
     fitted_codes = quantizer.quantize(fitted).codes
-    fitted_errors = quantizer.errors(fitted, fitted_codes) / quantizer.energy(fitted).clamp(min=1e-12)
 
     codes = catalog.codes
     if len(new_rows):
@@ -56,12 +54,6 @@ def append(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32]) 
         codebook=replace(parent.codebook, appended=parent.codebook.appended + len(new_rows)),
         catalog=Catalog.build(merged.table, codes),
         quantized=np.concatenate([catalog.codes[:, : quantizer.num_levels], quantized.numpy().astype(np.int32)]),
-        fitted_errors=fitted_errors.numpy(),
-        new_errors=errors.numpy(),
+        fitted_errors=quantizer.relative_errors(fitted, fitted_codes).numpy(),
+        new_errors=quantizer.relative_errors(latent, quantized).numpy(),
     )
-
-
-def widened(codes: NDArray[np.int32], num_codes: int) -> NDArray[np.int32]:
-    """Return codes with as many columns as a catalogue has, `PAD` in those added."""
-    missing = num_codes - codes.shape[1]
-    return np.pad(codes, ((0, 0), (0, missing)), constant_values=PAD) if missing > 0 else codes

@@ -129,6 +129,17 @@ class Artefact:
         return cls.of_parts(folder, folder / CATALOGUE, folder / EMBEDDER)
 
     @classmethod
+    def in_bundle(cls, folder: Path) -> Self | None:
+        """Return the codebook of an opened bundle's folder, None for a system that has none.
+
+        Raises:
+            BundleError: its parts do not belong together.
+        """
+        if not (folder / "codebook" / WEIGHTS).exists():
+            return None
+        return cls.of_parts(folder / "codebook", folder / CATALOGUE, folder / EMBEDDER)
+
+    @classmethod
     def of_parts(cls, codebook: Path, catalogue: Path, embedder: Path) -> Self:
         """Return the artefact whose parts lie apart, as in a bundle, whose own manifest vouches for them.
 

@@ -19,7 +19,7 @@ from sidrec.codebook.decide import Decision, decide
 from sidrec.codebook.health_report import span_alarm
 from sidrec.codebook.items import MergedItems, merge_items, traffic_of
 from sidrec.codebook.refresh import refresh
-from sidrec.data.catalog import Catalog
+from sidrec.data.catalog import Catalog, widened
 from sidrec.data.graph import item_graph, smooth
 from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.collisions import resolve
@@ -107,7 +107,7 @@ def _fit(decision: Decision, sources: Sources, config: CodebookConfig, seed: int
     quantizer = fitted.quantizer
     latent = quantizer.latent(torch.from_numpy(vectors))
     codes = quantizer.quantize(latent).codes
-    errors = (quantizer.errors(latent, codes) / quantizer.energy(latent).clamp(min=1e-12)).numpy()
+    errors = quantizer.relative_errors(latent, codes).numpy()
     quantized = codes.numpy().astype(np.int32)
     items = sources.items
     rank = items["popularity"].fill_null(0).to_numpy() if "popularity" in items.columns else np.zeros(len(items))
@@ -137,13 +137,6 @@ def _refresh(
     refreshed = refresh(parent, merged, vectors, lifecycle)
     if refreshed.churn > lifecycle.churn_budget:
         decision = replace(decision, training="scratch")
-    quantizer = refreshed.codebook.quantizer
-    latent = quantizer.latent(torch.from_numpy(vectors))
-    codes = torch.from_numpy(refreshed.catalog.codes[merged.sold, : quantizer.num_levels].astype(np.int64))
-    errors = (
-        quantizer.errors(latent[merged.source[merged.sold]], codes)
-        / quantizer.energy(latent[merged.source[merged.sold]]).clamp(min=1e-12)
-    ).numpy()
     notes = {
         "graph": graph,
         "sentence": refreshed.sentence(lifecycle),
@@ -152,7 +145,7 @@ def _refresh(
         "deferred": refreshed.deferred,
         "residual": refreshed.residual,
     }
-    return Built(decision, refreshed.codebook, refreshed.catalog, refreshed.quantized, errors, None, notes)
+    return Built(decision, refreshed.codebook, refreshed.catalog, refreshed.quantized, refreshed.errors, None, notes)
 
 
 def _smoothed(sources: Sources, config: CodebookConfig) -> tuple[NDArray[np.float32], dict[str, int] | None]:
@@ -178,7 +171,7 @@ def churn(before: Catalog, after: Catalog, training: str) -> dict[str, Any]:
     """Return what published items lose: how many moved, their share of traffic, and the changes by level."""
     row = np.array([after.index_of.get(item, -1) for item in before.item_ids])
     width = max(before.num_codes, after.num_codes)
-    old, new = _wide(before.codes, width), _wide(after.codes[row], width)
+    old, new = widened(before.codes, width), widened(after.codes[row], width)
     differs = old != new
     moved = differs.any(axis=1) | (row < 0)
     traffic = traffic_of(after.table())[row] * (row >= 0)
@@ -190,7 +183,3 @@ def churn(before: Catalog, after: Catalog, training: str) -> dict[str, Any]:
         "training": training,
         "changed": [float(share) for share in differs.mean(axis=0)],
     }
-
-
-def _wide(codes: NDArray[np.int32], width: int) -> NDArray[np.int32]:
-    return np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=-1)

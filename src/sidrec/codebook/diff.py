@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidrec.data.catalog import PAD, Catalog
+from sidrec.data.catalog import PAD, Catalog, widened
 
 Codes = NDArray[np.int32]
 
@@ -39,7 +39,7 @@ def diff(
     rows = np.array([after.index_of.get(item, -1) for item in before.item_ids], dtype=np.int64)
     common = np.flatnonzero(rows >= 0)
     width = max(before.num_codes, after.num_codes)
-    old, new = _wide(before.codes[common], width), _wide(after.codes[rows[common]], width)
+    old, new = widened(before.codes[common], width), widened(after.codes[rows[common]], width)
     differs = old != new
     moved = differs.any(axis=1)
     depth = np.cumprod(~differs, axis=1).sum(axis=1)
@@ -147,7 +147,3 @@ def _shares(values: NDArray[Any]) -> NDArray[np.float64]:
     weights = np.asarray(values, dtype=np.float64)
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(weights), 1 / max(1, len(weights)))
-
-
-def _wide(codes: Codes, width: int) -> Codes:
-    return np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=PAD)

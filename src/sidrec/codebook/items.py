@@ -58,15 +58,14 @@ def merge_items(catalog: Catalog, items: pl.DataFrame, removed_on: date) -> Merg
     source = [row_of.get(item, -1) for item in catalog.item_ids]
     source += [row for row, item in enumerate(ids) if item not in catalog.index_of]
     fresh = Catalog.build(items, np.arange(len(items), dtype=np.int32)[:, None]).table().drop("codes")
-    old = catalog.table().drop("codes")
-    rows = []
-    for position, row in enumerate(source):
-        if row >= 0:
-            rows.append({**fresh.row(row, named=True), "removed_on": None})
-        else:
-            known = old.row(position, named=True)
-            rows.append({**known, "recent_popularity": 0, "removed_on": known["removed_on"] or removed_on})
-    return MergedItems(pl.DataFrame(rows, schema=fresh.schema), len(catalog), np.array(source, dtype=np.int64))
+    buried = (
+        catalog.table()
+        .drop("codes")
+        .with_columns(pl.lit(0, pl.Int64).alias("recent_popularity"), pl.col("removed_on").fill_null(removed_on))
+    )
+    both = pl.concat([fresh.with_columns(pl.lit(None, pl.Date).alias("removed_on")), buried])
+    rows = [row if row >= 0 else len(fresh) + position for position, row in enumerate(source)]
+    return MergedItems(both[rows], len(catalog), np.array(source, dtype=np.int64))
 
 
 def traffic_of(table: pl.DataFrame) -> NDArray[np.float64]:

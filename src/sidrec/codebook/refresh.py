@@ -12,11 +12,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sidrec.codebook.append import widened
 from sidrec.codebook.artefact import Artefact, Codebook
 from sidrec.codebook.config import LifecycleConfig
 from sidrec.codebook.items import MergedItems, traffic_of
-from sidrec.data.catalog import Catalog
+from sidrec.data.catalog import Catalog, widened
 from sidrec.quantization.collisions import resolve
 from sidrec.quantization.quantizer import Quantizer
 from sidrec.quantization.refit import refit
@@ -34,6 +33,7 @@ class Refreshed:
     """Share of the published items' traffic whose semantic ID moved."""
     wanted_moves: int
     wanted_churn: float
+    errors: NDArray[np.float32]  # [sold item], as a share of the latent vector's squared length
     residual: dict[str, float]
     """Mean share of a latent vector's squared length unexplained: `append`, `refresh`, `all_moves`."""
 
@@ -90,11 +90,10 @@ def refresh(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32],
     moved = (final[:published] != parent.catalog.codes).any(axis=1)
     appended = torch.cat([now.before, old.quantize(latent[now.count :]).codes])
     published_codes = torch.from_numpy(final[sold, : old.num_levels].astype(np.int64))
-    energy = fresh.energy(latent).clamp(min=1e-12)
     errors = {
-        "append": old.errors(latent, appended),
-        "refresh": fresh.errors(latent, published_codes),
-        "all_moves": fresh.errors(latent, wanted),
+        "append": old.relative_errors(latent, appended),
+        "refresh": fresh.relative_errors(latent, published_codes),
+        "all_moves": fresh.relative_errors(latent, wanted),
     }
     every = final[:, : old.num_levels].copy()
     every[sold] = quantized.numpy().astype(np.int32)
@@ -107,7 +106,8 @@ def refresh(parent: Artefact, merged: MergedItems, vectors: NDArray[np.float32],
         churn=float(now.old_traffic[moved[sold[: now.count]]].sum()),
         wanted_moves=int(moves.sum()),
         wanted_churn=float(now.old_traffic[moves].sum()),
-        residual={name: float((value / energy).mean()) for name, value in errors.items()},
+        errors=errors["refresh"].numpy(),
+        residual={name: float(value.mean()) for name, value in errors.items()},
     )
 
 

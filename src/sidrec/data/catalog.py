@@ -213,6 +213,12 @@ def disambiguate(codes: NDArray[np.int32], rank: NDArray[np.int64] | None = None
     return np.concatenate([codes, extra[:, None]], axis=1)
 
 
+def widened(codes: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    """Return codes with `width` columns, `PAD` in those added."""
+    missing = max(0, width - codes.shape[1])
+    return np.pad(codes, ((0, 0), (0, missing)), constant_values=PAD)
+
+
 def _decoding_table(codes: NDArray[np.int32], item_ids: Sequence[str]) -> dict[tuple[int, ...], int]:
     if codes.ndim != 2 or codes.shape[1] < 1:
         raise BundleError(f"codes have shape {codes.shape}, expected [item, level] with at least one level")

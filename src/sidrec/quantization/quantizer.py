@@ -110,6 +110,12 @@ class Quantizer:
         """Return the squared length of the latent vectors, which errors are a share of."""
         return latent.flatten(1).square().sum(dim=-1)
 
+    def relative_errors(
+        self, latent: Float[Tensor, "item *parts dim"], codes: Int[Tensor, "item level"]
+    ) -> Float[Tensor, " item"]:
+        """Return the errors of these codes as a share of the latent vectors' squared length."""
+        return self.errors(latent, codes) / self.energy(latent).clamp(min=1e-12)
+
     def with_codebooks(self, codebooks: Float[Tensor, "level code dim"]) -> "Quantizer":
         """Return the same latent space with other codewords."""
         return replace(self, codebooks=codebooks)
