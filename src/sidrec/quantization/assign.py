@@ -83,9 +83,3 @@ def balanced_codes(
     factors = usage_factors(usage, strength=strength, bound=bound)
     blocks = [lowest(squared_distances(block, codebook) * factors) for block in blocks_of(vectors, len(codebook))]
     return torch.cat(blocks) if blocks else vectors.new_zeros(0, dtype=torch.int64)
-
-
-def update_usage(usage: Float[Tensor, " code"], codes: Int[Tensor, " vector"], decay: float) -> Float[Tensor, " code"]:
-    """Return the moving average of usage shares after one more batch of assignments."""
-    share = torch.bincount(codes, minlength=len(usage)).to(usage.dtype) / max(1, len(codes))
-    return decay * usage + (1 - decay) * share

@@ -4,6 +4,7 @@ Axes: `item` rows, `width` of an item vector, `dim` width of a codeword.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from sidrec.quantization.quantizer import Quantized
 from sidrec.quantization.residual import ResidualQuantizer
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, ABC):
     """What the epochs train: an encoder, codebooks over its latent space, a way back, and the losses of a batch."""
 
     encoder: nn.Module
@@ -35,19 +36,19 @@ class Autoencoder(nn.Module):
         straight = latent + (self.quantizer.rebuilt(quantized) - latent).detach()
         return self.decode(vectors, straight), quantized
 
+    @abstractmethod
     def decode(
         self, vectors: Float[Tensor, "item width"], latent: Float[Tensor, "item *parts dim"]
     ) -> Float[Tensor, "item width"]:
         """Return what is rebuilt from latent vectors of these item vectors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def warmup_loss(self, batch: Float[Tensor, "item width"], config: CodebookConfig) -> Float[Tensor, ""]:
         """Return the loss before codewords are placed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, batch: Float[Tensor, "item width"], config: CodebookConfig) -> tuple[Float[Tensor, ""], Quantized]:
         """Return the loss with codewords in between, and the quantization."""
-        raise NotImplementedError
 
 
 class QuantizedAutoencoder(Autoencoder):

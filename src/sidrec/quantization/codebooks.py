@@ -3,6 +3,8 @@
 Axes: `vector` rows to quantize, `level` (or slot), `code` rows of a codebook, `dim` width.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from sidrec.quantization.quantizer import Quantized
 from sidrec.quantization.sharding import Shards
 
 
-class Codebooks(nn.Module):
+class Codebooks(nn.Module, ABC):
     """What residual levels and parallel slots have in common; they differ in what each codebook gets to see."""
 
     codebooks: Float[Tensor, "level code dim"]
@@ -24,21 +26,21 @@ class Codebooks(nn.Module):
         self.codebooks = nn.Parameter(torch.zeros(num_levels, codebook_size, code_dim))
         self.register_buffer("usage", torch.full((num_levels, codebook_size), 1 / codebook_size))
 
+    @abstractmethod
     def initialise(self, vectors: Float[Tensor, "vector *parts dim"], *, seed: int, iterations: int) -> None:
         """Set each codebook to the k-means centres of what it will see."""
-        raise NotImplementedError
 
+    @abstractmethod
     def revive(self, vectors: Float[Tensor, "vector *parts dim"]) -> int:
         """Move codewords that no vector is nearest to onto badly served ones; return how many moved."""
-        raise NotImplementedError
 
     def words(self) -> Float[Tensor, "level code dim"]:
         """Return the codewords that vectors are compared with."""
         return self.codebooks
 
+    @abstractmethod
     def rebuilt(self, quantized: Quantized) -> Float[Tensor, "vector *parts dim"]:
         """Return the latent vectors that the chosen codewords stand for."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def count_usage(self, codes: Int[Tensor, "vector level"], decay: float, shards: Shards | None = None) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 # The command line where neither the application's folders nor any platform can be imported.
 BARE = """
 import sys
-ABSENT = ("components", "pipelines", "serving", "monitoring", "feature_repo",
+ABSENT = ("benchmarks", "components", "pipelines", "serving", "monitoring", "feature_repo",
           "kfp", "feast", "great_expectations", "bentoml", "evidently")
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -90,6 +90,7 @@ def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
         ("bundle", "list"),
         ("promote", "b-000000000000", "--reason", "x"),
         ("sid", "health", "b-000000000000"),
+        ("bench", "codebook"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

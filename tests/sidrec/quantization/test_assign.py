@@ -81,14 +81,6 @@ def test_a_crowded_code_loses_a_close_race_but_never_a_clear_one() -> None:
     assert assign.balanced_codes(torch.tensor([[-0.2]]), codebook, usage, strength=0.5, bound=0.5).tolist() == [0]
 
 
-def test_usage_stays_a_distribution_and_moves_towards_the_batch() -> None:
-    """The moving average sums to 1 and its worked value is .9 old + .1 new."""
-    usage = assign.update_usage(torch.tensor([0.5, 0.5]), torch.tensor([0, 0, 0, 1]), decay=0.9)
-
-    torch.testing.assert_close(usage, torch.tensor([0.525, 0.475]))
-    assert float(usage.sum()) == pytest.approx(1)
-
-
 @given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 1000))
 @settings(max_examples=100, deadline=None)
 def test_the_lowest_score_is_the_first_of_equal_ones(count: int, codes: int, seed: int) -> None:

@@ -1,5 +1,6 @@
 """Each level quantizes what the levels before it left over."""
 
+import pytest
 import torch
 
 from sidrec.quantization.residual import ResidualQuantizer
@@ -95,3 +96,12 @@ def test_revival_uses_every_code_of_the_first_level() -> None:
     assert made.revive(vectors) >= 5
     assert len(made(vectors).codes[:, 0].unique()) == 8
     assert made.revive(vectors) <= 2
+
+
+def test_usage_stays_a_distribution_and_moves_towards_the_batch() -> None:
+    """The moving average sums to 1 and its worked value is .9 old + .1 new."""
+    made = ResidualQuantizer(1, 2, 3)
+    made.count_usage(torch.tensor([[0], [0], [0], [1]]), decay=0.9)
+
+    torch.testing.assert_close(made.usage[0], torch.tensor([0.525, 0.475]))
+    assert float(made.usage.sum()) == pytest.approx(1)
