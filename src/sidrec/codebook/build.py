@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sidrec.codebook.append import append
 from sidrec.codebook.artefact import Artefact, Codebook
 from sidrec.codebook.config import LifecycleConfig
-from sidrec.codebook.decide import Decision, decide
+from sidrec.codebook.decide import Decision, decide, obstacle
 from sidrec.codebook.health_report import span_alarm
 from sidrec.codebook.items import MergedItems, merge_items, traffic_of
 from sidrec.codebook.refresh import refresh
@@ -81,8 +81,10 @@ def build(
         )
     check_vectors(torch.from_numpy(sources.vectors))
     merged = None if parent is None else merge_items(parent.catalog, sources.items, sources.day)
-    carried = parent is not None and parent.codebook.lineage == sources.lineage
-    appended = append(parent, merged, sources.vectors) if carried and parent and merged else None
+    # What a new fit will replace is not appended to: it may be full, which is why the recipe asks for another.
+    appended = None
+    if parent and merged and lifecycle.verb != "fit" and not obstacle(parent, sources.lineage, config):
+        appended = append(parent, merged, sources.vectors)
     alarm = None if appended is None else span_alarm(appended.fitted_errors, appended.new_errors, lifecycle)
     decision = decide(parent, merged, lineage=sources.lineage, codebook=config, lifecycle=lifecycle, alarm=alarm)
     if scratch:

@@ -45,13 +45,13 @@ def decide(
     Raises:
         CheckFailedError: the recipe forces a verb that this parent does not allow.
     """
-    obstacle = _obstacle(parent, lineage, codebook)
+    barred = obstacle(parent, lineage, codebook)
     forced = lifecycle.verb
-    if forced == "fit" or (obstacle and forced == "auto"):
-        return Decision("fit", obstacle or "the recipe asks for a new codebook", "scratch")
-    if obstacle:
+    if forced == "fit" or (barred and forced == "auto"):
+        return Decision("fit", barred or "the recipe asks for a new codebook", "scratch")
+    if barred:
         raise CheckFailedError(
-            f"lifecycle.verb is {forced}, and {obstacle}",
+            f"lifecycle.verb is {forced}, and {barred}",
             next_step="set lifecycle.verb to auto or fit, and train from scratch",
         )
     assert parent is not None
@@ -79,7 +79,7 @@ def decide(
     return Decision("append", f"{changes}; {share:.1%} of the items were never fitted", "carry")
 
 
-def _obstacle(parent: Artefact | None, lineage: str, config: CodebookConfig) -> str:
+def obstacle(parent: Artefact | None, lineage: str, config: CodebookConfig) -> str:
     """Return why the parent's codebook cannot be carried on, "" where it can."""
     if parent is None:
         return "no codebook is live: this is the first of its lineage"

@@ -91,6 +91,21 @@ def test_the_verb_follows_what_is_new(tmp_path: Path) -> None:
         on(parent, pl.concat([items, items.head(1)]), np.concatenate([vectors, vectors[:1]]))
 
 
+def test_a_full_codebook_can_be_left_for_a_larger_one(tmp_path: Path) -> None:
+    """A fifth item finds none of four semantic IDs free; the larger codebook that the error asks for is fitted."""
+    sizes = {"num_levels": 2, "codebook_size": 2, "collision_policy": "nearest_free"}
+    small = config_of("residual_kmeans").model_copy(update=sizes)
+    first = build(None, Sources(items_of(4), vectors_of(4), None, "text", DAY), small, LifecycleConfig(), seed=0)
+    parent = Artefact(first.codebook, first.catalog, tmp_path, {})
+    sources = Sources(items_of(5), vectors_of(5), None, "text", DAY)
+    larger = small.model_copy(update={"codebook_size": 4})
+
+    with pytest.raises(CheckFailedError, match="all 4 semantic IDs"):
+        build(parent, sources, small, LifecycleConfig(), seed=0)
+    assert build(parent, sources, larger, LifecycleConfig(), seed=0).decision.verb == "fit"
+    assert build(parent, sources, small, LifecycleConfig(verb="fit"), seed=0).decision.verb == "fit"
+
+
 def test_a_removed_item_is_a_tombstone_of_the_day(tmp_path: Path) -> None:
     """An append with one item fewer buries it; nobody moves."""
     parent, items, vectors = parent_of(tmp_path)
