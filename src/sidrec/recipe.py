@@ -111,6 +111,16 @@ class S2GRRecipe(_RecipeBase):
             )
         return self
 
+    @model_validator(mode="after")
+    def _points_fit_the_encoder(self) -> Self:
+        """Refuse points inside a history that the encoder reads as a whole."""
+        if self.model.encoder == "full" and self.training.points == "all":
+            raise ValueError(
+                "model.encoder full sees the whole history from every position, so training.points all would show "
+                "each target to its own point: set points to sampled or last, or the encoder to causal"
+            )
+        return self
+
 
 Recipe = PopularityRecipe | S2GRRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])

@@ -1,6 +1,6 @@
 """Attention by the definition: one projection each for queries, keys, values; a bias a head may add.
 
-Axes: `batch` rows, `query` and `key` positions, `dim` model width, `head` times `head_dim` is dim.
+Axes: `batch` rows, `query` and `key` positions, `dim` model width, `head` times `head_dim` is `inner`.
 """
 
 import torch
@@ -29,15 +29,16 @@ class KeyValues:
 class Attention(nn.Module):
     """Multi-head attention; whoever calls it keeps the keys and values."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int | None = None) -> None:
         super().__init__()
-        if dim % num_heads:
+        if head_dim is None and dim % num_heads:
             raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        inner = num_heads * (head_dim or dim // num_heads)
+        self.query = nn.Linear(dim, inner, bias=False)
+        self.key = nn.Linear(dim, inner, bias=False)
+        self.value = nn.Linear(dim, inner, bias=False)
+        self.out = nn.Linear(inner, dim, bias=False)
 
     def remember(self, inputs: Float[Tensor, "batch key dim"]) -> KeyValues:
         """Return the keys and values of `inputs`."""
@@ -56,18 +57,19 @@ class Attention(nn.Module):
             scores = scores + bias
         return self.out((scores.softmax(dim=-1) @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-    def _heads(self, inputs: Float[Tensor, "batch key dim"]) -> Float[Tensor, "batch head key head_dim"]:
-        batch, length, dim = inputs.shape
-        return inputs.view(batch, length, self.num_heads, dim // self.num_heads).transpose(1, 2)
+    def _heads(self, inputs: Float[Tensor, "batch key inner"]) -> Float[Tensor, "batch head key head_dim"]:
+        return inputs.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class DistanceBias(nn.Module):
-    """A learnt bias a head and distance in time order; what lies in the future, or is padding, is hidden."""
+    """A learnt bias a head and distance in time order; padding is hidden and, where `causal`, the future too."""
 
-    def __init__(self, num_heads: int, max_distance: int) -> None:
+    def __init__(self, num_heads: int, max_distance: int, *, causal: bool = True) -> None:
         super().__init__()
         self.max_distance = max_distance
-        self.table = nn.Parameter(torch.zeros(num_heads, max_distance + 1))
+        self.causal = causal
+        distances = max_distance + 1 if causal else 2 * max_distance + 1
+        self.table = nn.Parameter(torch.zeros(num_heads, distances))
 
     def forward(
         self, query_rank: Int[Tensor, "batch query"], key_rank: Int[Tensor, "batch key"]
@@ -77,7 +79,12 @@ class DistanceBias(nn.Module):
         A query that may see nothing sees everything instead: it is padding itself, and nan would spread.
         """
         distance = query_rank[:, :, None] - key_rank[:, None, :]
-        visible: Bool[Tensor, "batch query key"] = (distance >= 0) & (key_rank >= 0)[:, None, :]
-        bias = self.table[:, distance.clamp(0, self.max_distance)].transpose(0, 1)
+        visible: Bool[Tensor, "batch query key"] = (key_rank >= 0)[:, None, :].expand_as(distance)
+        if self.causal:
+            visible = visible & (distance >= 0)
+            place = distance.clamp(0, self.max_distance)
+        else:
+            place = distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        bias = self.table[:, place].transpose(0, 1)
         hidden = ~visible & visible.any(dim=-1, keepdim=True)
         return bias.masked_fill(hidden[:, None], -torch.inf)

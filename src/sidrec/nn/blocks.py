@@ -26,10 +26,10 @@ class FeedForward(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention, then feed-forward."""
 
-    def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float, head_dim: int | None = None) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(dim)
-        self.attention = Attention(dim, num_heads)
+        self.attention = Attention(dim, num_heads, head_dim)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -50,12 +50,12 @@ class DecoderBlock(nn.Module):
     share the user's keys and values, which is why they are an axis of their own.
     """
 
-    def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float, head_dim: int | None = None) -> None:
         super().__init__()
         self.self_norm = nn.RMSNorm(dim)
-        self.self_attention = Attention(dim, num_heads)
+        self.self_attention = Attention(dim, num_heads, head_dim)
         self.cross_norm = nn.RMSNorm(dim)
-        self.cross_attention = Attention(dim, num_heads)
+        self.cross_attention = Attention(dim, num_heads, head_dim)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = nn.Dropout(dropout)

@@ -5,6 +5,7 @@ Axes: `user` rows of a batch, `pos` encoder positions, `point` predicted baskets
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -158,6 +159,7 @@ class Sampling:
     half_life_days: float | None
     prior_delay_days: int
     split_share: float
+    points: Literal["all", "sampled", "last"] = "all"
 
 
 class TrainingSet:
@@ -191,26 +193,29 @@ class TrainingSet:
 
     def _batch(self, rows: list[int], rng: np.random.Generator) -> TrainingBatch:
         sampling = self.sampling
-        chosen = [self._with_splits(self.histories[row], rng) for row in rows]
+        chosen = [self._cut(self._with_splits(self.histories[row], rng), rng) for row in rows]
         read = [History(h.items[: h.start[-2]], h.start[:-1], h.days[:-1]) for h in chosen]
         keep = rng.random(sum(len(h.items) for h in read)) >= sampling.item_dropout
         inputs = encoder_input(read, flatten=sampling.flatten, keep=keep)
 
-        points = max(len(history) for history in read)
+        every = sampling.points == "all"
+        points = max(len(history) for history in read) if every else 1
         shape = (len(rows), points)
         limit, day = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         same_day, weight = np.zeros(shape), np.zeros(shape)
         items, owners, item_weights = [], [], []
         for user, history in enumerate(chosen):
-            count = len(history) - 1
-            limit[user, :count] = np.arange(count)
-            day[user, :count] = history.days[1:]
-            same_day[user, :count] = history.days[1:] == history.days[:-1]
-            age = self.fit_day - history.days[1:]
+            # The baskets that are predicted: all after the first, or the last alone.
+            low = 1 if every else len(history) - 1
+            count = len(history) - low
+            limit[user, :count] = np.arange(low - 1, low - 1 + count)
+            day[user, :count] = history.days[low:]
+            same_day[user, :count] = history.days[low:] == history.days[low - 1 : -1]
+            age = self.fit_day - history.days[low:]
             half_life = sampling.half_life_days
             weight[user, :count] = 1.0 if half_life is None else 0.5 ** (age / half_life)
-            first = history.start[1]
-            sizes = np.diff(history.start[1:])
+            first = history.start[low]
+            sizes = np.diff(history.start[low:])
             items.append(history.items[first:])
             owners.append(user * points + np.repeat(np.arange(count), sizes))
             item_weights.append(np.where(_seen_before(history)[first:], sampling.repeat_weight, 1.0))
@@ -231,6 +236,13 @@ class TrainingSet:
             target_weight=torch.from_numpy(item_weight).float(),
             sampled=torch.from_numpy(_systematic_sample(item, owner, item_weight, shape, sampling.targets, rng)),
         )
+
+    def _cut(self, history: History, rng: np.random.Generator) -> History:
+        """Return the history up to a random basket, where an epoch predicts one basket a user."""
+        if self.sampling.points != "sampled":
+            return history
+        last = int(rng.integers(1, len(history)))
+        return History(history.items[: history.start[last + 1]], history.start[: last + 2], history.days[: last + 1])
 
     def _with_splits(self, history: History, rng: np.random.Generator) -> History:
         """Return the history with some baskets split; one without a second basket always has its only one split."""

@@ -50,6 +50,18 @@ def cluster_codewords(
             iterations=config.kmeans_iterations,
             restarts=config.cluster_restarts,
         )
-        centres.append(clusters.centres)
-        cluster_of.append(nearest_codes(words, clusters.centres))
+        centre, of = clusters.centres, nearest_codes(words, clusters.centres)
+        if config.random_clusters:
+            of = of[torch.randperm(len(of), generator=torch.Generator().manual_seed(seed + level))]
+            centre = _means(words, of, len(centre))
+        centres.append(centre)
+        cluster_of.append(of)
     return Clusters(torch.stack(cluster_of), torch.stack(centres))
+
+
+def _means(
+    words: Float[Tensor, "code dim"], of: Int[Tensor, " code"], num_clusters: int
+) -> Float[Tensor, "cluster dim"]:
+    """Return the mean codeword of each cluster; sizes are those of the real clusters, only their members differ."""
+    sums = torch.zeros(num_clusters, words.shape[1]).index_add_(0, of, words)
+    return sums / of.bincount(minlength=num_clusters).clamp(min=1)[:, None]

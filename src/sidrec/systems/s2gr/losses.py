@@ -81,50 +81,69 @@ def losses(
     terms: dict[str, Tensor] = {}
 
     users, points, targets = batch.sampled.shape
-    logits, token = decoding.next_logits(0, decoding.begin() + batch.same_day[..., None] * model.same_day)
-    first_token = token
-    root = torch.full((users, points), ROOT)
-    spread = _point_distribution(batch, tables.codes[:, 0], len(model.code_out[0]))
-    log_probs = _child_log_probs(model, tables, logits, root, prior_row, depth=0)
+    logits, tokens = decoding.next_logits(0, decoding.begin() + batch.same_day[..., None] * model.same_day)
+    first_token = tokens.get(0)
+    root = torch.full((users, points), ROOT, device=logits.device)
+    spread = _point_distribution(batch, tables.codes[:, 0], len(model.code_in[0]))
+    log_probs, real = _child_log_probs(model, tables, logits, root, prior_row, depth=0)
     low, high = tables.trie.level_nodes(1)
-    by_child = spread[..., tables.trie.code[low:high]]
-    terms["rec_1"] = -(batch.point_weight * (by_child * log_probs).sum(dim=-1)).sum()
-    if token is not None and config.align_weight:
-        target = spread.flatten(0, 1) @ one_hot(tables.clusters[0], len(tables.centres[0])).float()
-        terms["align_1"] = alignment_loss(
-            model.to_code_space(token).flatten(0, 1),
-            tables.centres[0],
-            target,
-            batch.point_weight.flatten(),
-            config.align_temperature,
-        )
+    chosen = (spread[..., tables.trie.code[low:high]] * log_probs).sum(dim=-1)
+    terms["rec_1"] = -(batch.point_weight * _smoothed(chosen, log_probs, real, config.label_smoothing)).sum()
+    for level, token in tokens.items():
+        if config.align_weight and level < len(tables.clusters):
+            codes = _point_distribution(batch, tables.codes[:, level], len(model.code_in[level]))
+            terms[f"align_{level + 1}"] = _alignment(model, tables, level, token, codes, batch.point_weight)
 
     weight = (batch.point_weight / targets)[..., None].expand(-1, -1, targets).flatten(1)
     item = batch.sampled.flatten(1)
     row_prior = prior_row[..., None].expand(-1, -1, targets).flatten(1)
     decoding.fork(targets)
-    for level in range(1, len(model.code_out)):
+    for level in range(1, len(model.code_in)):
         code = tables.codes[item, level - 1]
-        logits, token = decoding.next_logits(level, model.code_in[level - 1][code])
+        logits, tokens = decoding.next_logits(level, model.code_in[level - 1][code])
         has_code = tables.present[item, level]
         node = tables.ancestors[item, level - 1]
-        log_probs = _child_log_probs(model, tables, logits, node, row_prior, depth=level)
+        log_probs, real = _child_log_probs(model, tables, logits, node, row_prior, depth=level)
         place = tables.ancestors[item, level] - tables.trie.child_start[node]
         chosen = log_probs.gather(-1, place.clamp(0, log_probs.shape[-1] - 1)[..., None])[..., 0]
+        chosen = _smoothed(chosen, log_probs, real, config.label_smoothing)
         terms[f"rec_{level + 1}"] = -(weight * torch.where(has_code > 0, chosen, 0.0)).sum()
-        if token is not None and config.align_weight and level < len(tables.clusters):
-            target = one_hot(tables.clusters[level][tables.codes[item, level]], len(tables.centres[level]))
-            terms[f"align_{level + 1}"] = alignment_loss(
-                model.to_code_space(token).flatten(0, 1),
-                tables.centres[level],
-                target.flatten(0, 1).float(),
-                weight.flatten(),
-                config.align_temperature,
-            )
+        if level in tokens and config.align_weight and level < len(tables.clusters):
+            codes = one_hot(tables.codes[item, level], len(model.code_in[level])).to(logits.dtype)
+            terms[f"align_{level + 1}"] = _alignment(model, tables, level, tokens[level], codes, weight)
     if first_token is not None and config.contrast_weight:
         _add_whole_item_terms(model, batch, tables, memory, first_token, terms)
-    terms["total"] = sum((_weight_of(config, name) * value for name, value in terms.items()), start=torch.zeros(()))
+    total = torch.zeros((), device=logits.device)
+    terms["total"] = sum((_weight_of(config, name) * value for name, value in terms.items()), start=total)
     return terms
+
+
+def _smoothed(
+    chosen: Float[Tensor, "*rows"],
+    log_probs: Float[Tensor, "*rows child"],
+    real: Bool[Tensor, "*rows child"],
+    smoothing: float,
+) -> Float[Tensor, "*rows"]:
+    """Return the target's log-probability with a share of it spread evenly over the real continuations."""
+    if smoothing == 0:
+        return chosen
+    return (1 - smoothing) * chosen + smoothing * log_probs.sum(dim=-1) / real.sum(dim=-1).clamp(min=1)
+
+
+def _alignment(
+    model: S2GRModel,
+    tables: Tables,
+    level: int,
+    token: Float[Tensor, "user row dim"],
+    codes: Float[Tensor, "user row code"],
+    weight: Float[Tensor, "user row"],
+) -> Float[Tensor, ""]:
+    """Return L_Align of a level, its target the cluster of the true code (of a basket: their distribution)."""
+    members = one_hot(tables.clusters[level], len(tables.centres[level])).to(token.dtype)
+    # A disambiguation level has no clusters; a codebook may have more codes than clusters know.
+    target = codes[..., : len(members)].flatten(0, 1) @ members
+    token, centres = model.in_cluster_space(level, token.flatten(0, 1), tables.centres[level], members)
+    return alignment_loss(token, centres, target, weight.flatten(), model.config.align_temperature)
 
 
 def _add_whole_item_terms(
@@ -142,6 +161,8 @@ def _add_whole_item_terms(
     item = batch.sampled[..., 0][real]
     codes, present = tables.codes[item], tables.present[item]
     truth = model.item_vectors(codes, present) / present.sum(dim=-1, keepdim=True)
+    if not config.contrast_to_codes:
+        truth = truth.detach()
     terms["contrast"] = contrast_loss(guess, truth, item, weight, config.contrast_temperature)
     terms["reg"] = regulariser(first_token[real], guess, weight)
 
@@ -151,7 +172,7 @@ def _point_distribution(
 ) -> Float[Tensor, "user point code"]:
     """Return each point's true distribution of first codes, over all items of its basket."""
     users, points = batch.limit.shape
-    flat = torch.zeros(users * points * size)
+    flat = torch.zeros(users * points * size, device=batch.target_weight.device)
     flat.index_add_(0, batch.target_point * size + first_code[batch.target_item], batch.target_weight)
     return flat.view(users, points, size)
 
@@ -163,12 +184,15 @@ def _child_log_probs(
     node: Int[Tensor, "user row"],
     prior_row: Int[Tensor, "user row"],
     depth: int,
-) -> Float[Tensor, "user row child"]:
+) -> tuple[Float[Tensor, "user row child"], Bool[Tensor, "user row child"]]:
+    """Return the log-probabilities of a prefix's continuations, 0 at padding, and which are real."""
     trie = tables.trie
     children = trie.children(node, trie.max_children[depth])
     safe = children.clamp(min=0)
-    bias = model.prefix_bias[safe] + model.prior_weight[depth] * tables.prior.table[prior_row[..., None], safe]
-    return child_log_probs(logits, bias, children, trie.code).masked_fill(children == NONE, 0.0)
+    learnt = model.prefix_bias[safe] if model.config.prefix_bias else 0.0
+    bias = learnt + model.prior_weight[depth] * tables.prior.table[prior_row[..., None], safe]
+    real = children != NONE
+    return child_log_probs(logits, bias, children, trie.code).masked_fill(~real, 0.0), real
 
 
 def _weight_of(config: S2GRModelConfig, term: str) -> float:

@@ -1,6 +1,7 @@
 """S²GR's generator: before every code the decoder emits a thinking token and reads it back.
 
-t_l = Decoder(BOS, t_1, s_1, …, t_{l-1}, s_{l-1}) + p_l, then code s_l from the state at t_l (arXiv 2601.18664).
+t_l = Decoder(BOS, t_1, s_1, …, t_{l-1}, s_{l-1}) + p_l, then code s_l from the state at t_l (arXiv 2601.18664). The
+other kinds of thinking are its controls: none at all (TIGER), all of it before the first code, constants in its place.
 
 Axes: `user` rows of a batch, `pos` encoder positions, `row` decoder rows of a user, `dim` width, `level` codes of a
 semantic ID, `code` one codebook, `node` trie nodes.
@@ -52,14 +53,27 @@ class Decoding:
 
     def next_logits(
         self, level: int, inputs: Float[Tensor, "user row dim"]
-    ) -> tuple[Float[Tensor, "user row code"], Float[Tensor, "user row dim"] | None]:
-        """Return the logits of the code at `level` and the thinking token that was read back before them."""
+    ) -> tuple[Float[Tensor, "user row code"], dict[int, Float[Tensor, "user row dim"]]]:
+        """Return the logits of the code at `level`, and the thinking tokens that were read back before them by level.
+
+        A constant that stands in a token's place is not among them.
+        """
+        model = self.model
         hidden = self.feed(inputs)
-        token = None
-        if self.model.config.thinking:
-            token = hidden + self.model.level_position[level]
-            hidden = self.feed(token)
-        return hidden @ self.model.code_out[level].T, token
+        tokens = {}
+        match model.config.thinking:
+            case "stepwise":
+                tokens[level] = hidden + model.level_position[level]
+                hidden = self.feed(tokens[level])
+            case "ahead" if level == 0:
+                for ahead in range(len(model.codebook_sizes)):
+                    tokens[ahead] = hidden + model.level_position[ahead]
+                    hidden = self.feed(tokens[ahead])
+            case "pause":
+                hidden = self.feed(model.level_position[level].expand(hidden.shape))
+            case _:
+                pass
+        return hidden @ model.code_weights(level).T, tokens
 
     def fork(self, copies: int) -> None:
         """Make every row `copies` rows, neighbours of one another, with equal pasts."""
@@ -95,7 +109,8 @@ class S2GRModel(nn.Module):
         dim, heads, ff_dim, dropout = config.dim, config.num_heads, config.ff_dim, config.dropout
         levels = len(codebook_sizes)
         self.code_in = nn.ParameterList([torch.randn(size, dim) * dim**-0.5 for size in codebook_sizes])
-        self.code_out = nn.ParameterList([torch.randn(size, dim) * 0.02 for size in codebook_sizes])
+        outputs = [] if config.tie_codes else codebook_sizes
+        self.code_out = nn.ParameterList([torch.randn(size, dim) * 0.02 for size in outputs])
         # Says that the rest of a basket is asked for, not the next one; only training asks so.
         self.same_day = nn.Parameter(torch.zeros(dim))
         self.bos = nn.Parameter(torch.randn(dim) * dim**-0.5)
@@ -103,19 +118,41 @@ class S2GRModel(nn.Module):
         # What a prefix's popularity before the day does not say about it; how far each level trusts that popularity.
         self.prefix_bias = nn.Parameter(torch.zeros(num_nodes))
         self.prior_weight = nn.Parameter(torch.ones(levels))
-        self.self_bias = DistanceBias(heads, config.max_positions)
+        self.self_bias = DistanceBias(heads, config.max_positions, causal=config.encoder == "causal")
         self.cross_bias = DistanceBias(heads, config.max_positions)
         self.input_dropout = nn.Dropout(dropout)
-        self.encoder = nn.ModuleList([EncoderBlock(dim, heads, ff_dim, dropout) for _ in range(config.encoder_layers)])
+        shape = (dim, heads, ff_dim, dropout, config.head_dim)
+        self.encoder = nn.ModuleList([EncoderBlock(*shape) for _ in range(config.encoder_layers)])
         self.encoder_norm = nn.RMSNorm(dim)
-        self.decoder = nn.ModuleList([DecoderBlock(dim, heads, ff_dim, dropout) for _ in range(config.decoder_layers)])
+        self.decoder = nn.ModuleList([DecoderBlock(*shape) for _ in range(config.decoder_layers)])
         self.decoder_norm = nn.RMSNorm(dim)
-        self.auxiliary = nn.ModuleList(
-            [DecoderBlock(dim, heads, ff_dim, dropout) for _ in range(config.auxiliary_layers)]
-        )
+        self.auxiliary = nn.ModuleList([DecoderBlock(*shape) for _ in range(config.auxiliary_layers)])
         self.auxiliary_norm = nn.RMSNorm(dim)
         self.auxiliary_query = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.to_code_space = nn.Linear(dim, code_dim, bias=False)
+
+    def code_weights(self, level: int) -> Float[Tensor, "code dim"]:
+        """Return what the state before the code of `level` is multiplied by."""
+        if self.config.tie_codes:
+            return self.code_in[level] * self.config.dim**-0.5
+        return self.code_out[level]
+
+    def in_cluster_space(
+        self,
+        level: int,
+        token: Float[Tensor, "row dim"],
+        centres: Float[Tensor, "cluster code_dim"],
+        members: Float[Tensor, "code cluster"],
+    ) -> tuple[Float[Tensor, "row space"], Float[Tensor, "cluster space"]]:
+        """Return thinking tokens and cluster centres in the space where they are compared.
+
+        Args:
+            members: 1 where a code belongs to a cluster.
+        """
+        if self.config.align_space == "projection":
+            return self.to_code_space(token), centres
+        sums = members.T @ self.code_in[level][: len(members)].detach()
+        return token, sums / members.sum(dim=0)[:, None].clamp(min=1)
 
     def item_vectors(
         self, codes: Int[Tensor, "item level"], present: Float[Tensor, "item level"]

@@ -43,19 +43,31 @@ class PopularityPrior:
         window = before - before[np.maximum(np.arange(days) - window_days, 0)]
         past = before + UNSEEN
         mass = torch.from_numpy(window + PAST_WEIGHT * past / past.sum(axis=1, keepdims=True))
-        nodes = trie.node_sums(mass.double())
-        nodes[:, ROOT] = 1.0
-        parent = trie.parent.clamp(min=0)
-        table = nodes.log() - nodes[:, parent].log()
-        # The root has no parent; level-1 nodes are shares of everything.
-        low, high = trie.level_nodes(1)
-        table[:, low:high] = (nodes[:, low:high] / nodes[:, low:high].sum(dim=1, keepdim=True)).log()
-        table[:, ROOT] = 0.0
-        return cls(table.float(), first_day)
+        return cls(_log_shares(mass.double(), trie), first_day)
+
+    @classmethod
+    def static(cls, histories: Sequence[History], trie: PrefixTrie) -> Self:
+        """Return the prior of the whole fit period for every day: for data whose days carry no news."""
+        counts = np.full(len(trie.leaf), UNSEEN)
+        for history in histories:
+            np.add.at(counts, history.items, 1.0)
+        return cls(_log_shares(torch.from_numpy(counts)[None], trie), 0)
 
     def on(self, day: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
         """Return the table's row of a day; days outside it take the nearest."""
         return (day - self.first_day).clamp(0, len(self.table) - 1)
+
+
+def _log_shares(mass: Float[Tensor, "day item"], trie: PrefixTrie) -> Float[Tensor, "day node"]:
+    """Return log p(node | parent) of the items' masses."""
+    nodes = trie.node_sums(mass)
+    nodes[:, ROOT] = 1.0
+    table = nodes.log() - nodes[:, trie.parent.clamp(min=0)].log()
+    # The root has no parent; level-1 nodes are shares of everything.
+    low, high = trie.level_nodes(1)
+    table[:, low:high] = (nodes[:, low:high] / nodes[:, low:high].sum(dim=1, keepdim=True)).log()
+    table[:, ROOT] = 0.0
+    return table.float()
 
 
 def recent_counts(histories: Sequence[History], num_items: int, day: int, window_days: int = 28) -> NDArray[np.int64]:

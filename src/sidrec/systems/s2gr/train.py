@@ -138,7 +138,10 @@ class S2GRSystem:
     ) -> tuple[list[dict[str, Any]], Tensor]:
         """Return the log and the prefix biases on `fit_day`; the generator then holds the averaged weights."""
         training = self.training
-        prior = PopularityPrior.fit(histories, trie, last_day=fit_day, window_days=training.prior_window_days)
+        if training.prior == "static":
+            prior = PopularityPrior.static(histories, trie)
+        else:
+            prior = PopularityPrior.fit(histories, trie, last_day=fit_day, window_days=training.prior_window_days)
         tables = Tables(
             trie=trie,
             ancestors=trie.ancestors,
@@ -158,6 +161,7 @@ class S2GRSystem:
             half_life_days=training.half_life_days,
             prior_delay_days=training.prior_delay_days,
             split_share=training.split_share,
+            points=training.points,
         )
         data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed)
 

@@ -38,7 +38,19 @@ def memory_of(model: S2GRModel, world: Any) -> Any:
     return model.encode(inputs, code_table(world.catalog), has_code(world.catalog).float())
 
 
-@pytest.mark.parametrize("change", [{}, {"thinking": False}, {"flatten": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"thinking": "none"},
+        {"thinking": "ahead"},
+        {"thinking": "pause"},
+        {"flatten": True},
+        {"encoder": "full"},
+        {"tie_codes": True},
+        {"head_dim": 12},
+    ],
+)
 @torch.no_grad()
 def test_the_search_is_the_exhaustive_distribution(world: Any, change: dict[str, Any]) -> None:
     """At full width: every item, at its exact log-probability; all of them sum to one."""
@@ -74,11 +86,11 @@ def test_thinking_tokens_are_the_state_plus_the_level_position_fed_back(world: A
     expected = by_hand.feed(second) @ model.code_out[1].T
 
     decoding = Decoding(model, memory, limit)
-    _, token = decoding.next_logits(0, decoding.begin())
-    logits, next_token = decoding.next_logits(1, model.code_in[0][torch.tensor([[5], [5]])])
+    _, tokens = decoding.next_logits(0, decoding.begin())
+    logits, next_tokens = decoding.next_logits(1, model.code_in[0][torch.tensor([[5], [5]])])
 
-    torch.testing.assert_close(token, first)
-    torch.testing.assert_close(next_token, second)
+    torch.testing.assert_close(tokens[0], first)
+    torch.testing.assert_close(next_tokens[1], second)
     torch.testing.assert_close(logits, expected)
 
 

@@ -112,7 +112,7 @@ def test_a_killed_fit_ends_with_the_same_bytes(
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("change", [{"thinking": False}, {"flatten": True}, {"align_weight": 0.0}])
+@pytest.mark.parametrize("change", [{"thinking": "none"}, {"flatten": True}, {"align_weight": 0.0}])
 def test_every_variant_fits_and_answers(world: Any, system: S2GRSystem, tmp_path: Path, change: dict[str, Any]) -> None:
     """The control without thinking tokens, the paper's flat layout, and no alignment."""
     variant = S2GRSystem(
