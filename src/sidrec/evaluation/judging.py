@@ -14,6 +14,7 @@ from sidrec.evaluation.protocol import Ints, NextBasket, TargetKind, Targets
 from sidrec.evaluation.ranking import TieOrder
 
 KINDS: tuple[TargetKind, ...] = ("all", "novel")
+"""What `next_basket_v1` judges; a protocol without repeats has targets of the first kind alone."""
 
 Lists = Mapping[TargetKind, Ints]
 """`[row, rank]` item indices for each kind's rows; -1 for a place that is empty or names no catalogue item."""
@@ -33,12 +34,12 @@ class Judged:
 
 
 def judge(lists: Lists, targets: Mapping[TargetKind, Targets], num_items: int) -> Judged:
-    """Return the per-row metrics of a model's lists.
+    """Return the per-row metrics of a model's lists, of every kind that `targets` holds.
 
     A row whose list names an item twice would be counted twice, so that is refused.
     """
     hits = {}
-    for kind in KINDS:
+    for kind in targets:
         ordered = np.sort(lists[kind], axis=1)
         if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
             raise ValueError(f"a list of the {kind} rows names an item twice")
@@ -46,7 +47,7 @@ def judge(lists: Lists, targets: Mapping[TargetKind, Targets], num_items: int) -
     return Judged(
         lists=lists,
         hits=hits,
-        rows={kind: row_metrics(hits[kind], targets[kind].sizes) for kind in KINDS},
+        rows={kind: row_metrics(hits[kind], targets[kind].sizes) for kind in targets},
     )
 
 
@@ -57,15 +58,19 @@ def rank_all(
     *,
     batch_size: int = 256,
 ) -> Lists:
-    """Return the lists of a model that scores the whole catalogue; novel lists leave out what the user has bought."""
+    """Return the lists of a model that scores the whole catalogue, of every kind that `targets` holds.
+
+    Novel lists leave out what the user has bought.
+    """
     order = TieOrder(data.popularity)
     seen = data.history()
-    lists: dict[TargetKind, list[Ints]] = {kind: [] for kind in KINDS}
-    novel = np.isin(np.arange(data.num_rows), targets["novel"].rows)
+    lists: dict[TargetKind, list[Ints]] = {kind: [] for kind in targets}
+    novel = np.isin(np.arange(data.num_rows), targets["novel"].rows if "novel" in targets else [])
     for start in range(0, data.num_rows, batch_size):
         rows = np.arange(start, min(start + batch_size, data.num_rows))
         scores = score(rows)
-        lists["all"].append(order.top(scores, LIST_LENGTH))
+        if "all" in lists:
+            lists["all"].append(order.top(scores, LIST_LENGTH))
         unseen = scores[novel[rows]]
         unseen[seen[rows[novel[rows]]].nonzero()] = -np.inf
         if len(unseen):

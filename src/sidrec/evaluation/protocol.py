@@ -56,12 +56,15 @@ class NextBasket:
     recent_popularity: Ints
     """The same over the last 28 days before the gate."""
     gate_day: int
+    """First day that no fit basket may lie on."""
+    fit: NDArray[np.bool_]
+    """`[basket]`: whether a model may learn from it; a user's fit baskets are their oldest."""
     row_basket: Ints
     """The target basket of each row."""
     row_first: Ints
-    """The first basket of the row's user; `row_first .. row_basket` is its history."""
+    """The oldest basket that the row may look at; `row_first .. row_basket` is its history."""
     cold_users: int
-    """Users whose first ever basket lies in the window: counted, not scored."""
+    """Users with a target but nothing before it: counted, not scored."""
 
     @property
     def num_items(self) -> int:
@@ -70,13 +73,13 @@ class NextBasket:
 
     @property
     def num_rows(self) -> int:
-        """Users to judge."""
+        """Targets to judge: one a user, or several where the protocol says so."""
         return len(self.row_basket)
 
     @property
     def fit_baskets(self) -> Ints:
-        """Baskets that a floor may learn from: those before the gate window."""
-        return np.flatnonzero(self.basket_day < self.gate_day)
+        """Baskets that a floor may learn from."""
+        return np.flatnonzero(self.fit)
 
     def incidence(self, baskets: Ints) -> sparse.csr_matrix:
         """Return `[basket, item]`, 1 where the basket holds the item."""
@@ -156,7 +159,7 @@ def next_basket_v1(baskets: pl.DataFrame, items: pl.DataFrame, *, gate_start: da
             next_step="check as_of and gate_days against the days of the data",
         )
     since = np.repeat(day, np.diff(offsets))
-    fit = (since < gate_day) & (events >= 0)
+    learnt = (since < gate_day) & (events >= 0)
     recent_day = gate_day - timedelta(days=RECENT_DAYS).days
     return NextBasket(
         item_ids=tuple(index),
@@ -166,9 +169,10 @@ def next_basket_v1(baskets: pl.DataFrame, items: pl.DataFrame, *, gate_start: da
         basket_time=baskets["time"].to_numpy().astype(np.int64),
         offsets=offsets,
         events=events,
-        popularity=np.bincount(events[fit], minlength=len(index)),
-        recent_popularity=np.bincount(events[fit & (since >= recent_day)], minlength=len(index)),
+        popularity=np.bincount(events[learnt], minlength=len(index)),
+        recent_popularity=np.bincount(events[learnt & (since >= recent_day)], minlength=len(index)),
         gate_day=gate_day,
+        fit=day < gate_day,
         row_basket=inside[position[warm]],
         row_first=first[window_users[warm]].astype(np.int64),
         cold_users=int((~warm).sum()),
