@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sidrec.nn.attention import Attention, KeyValues
+from sidrec.nn.dropout import Dropout
 
 
 class FeedForward(nn.Module):
@@ -15,7 +16,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, ff_dim: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim, ff_dim, bias=False), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff_dim, dim, bias=False)
+            nn.Linear(dim, ff_dim, bias=False), nn.ReLU(), Dropout(dropout), nn.Linear(ff_dim, dim, bias=False)
         )
 
     def forward(self, inputs: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
@@ -32,7 +33,7 @@ class EncoderBlock(nn.Module):
         self.attention = Attention(dim, num_heads, head_dim)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, inputs: Float[Tensor, "batch pos dim"], bias: Float[Tensor, "batch head pos pos"]
@@ -58,7 +59,7 @@ class DecoderBlock(nn.Module):
         self.cross_attention = Attention(dim, num_heads, head_dim)
         self.ff_norm = nn.RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from torch.nn.functional import embedding_bag
 
 from sidrec.nn.attention import DistanceBias, KeyValues
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock
+from sidrec.nn.dropout import Dropout
 from sidrec.systems.s2gr.batches import EncoderInput
 from sidrec.systems.s2gr.config import S2GRModelConfig
 
@@ -120,7 +121,7 @@ class S2GRModel(nn.Module):
         self.prior_weight = nn.Parameter(torch.ones(levels))
         self.self_bias = DistanceBias(heads, config.max_positions, causal=config.encoder == "causal")
         self.cross_bias = DistanceBias(heads, config.max_positions)
-        self.input_dropout = nn.Dropout(dropout)
+        self.input_dropout = Dropout(dropout)
         shape = (dim, heads, ff_dim, dropout, config.head_dim)
         self.encoder = nn.ModuleList([EncoderBlock(*shape) for _ in range(config.encoder_layers)])
         self.encoder_norm = nn.RMSNorm(dim)
