@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,19 +14,18 @@ from sidrec import files
 from sidrec.errors import CheckFailedError
 from sidrec.evaluation.config import Floor
 from sidrec.evaluation.gates import GateResult, overall
-from sidrec.evaluation.histories import RowHistory, row_histories
 from sidrec.evaluation.judging import KINDS, Lists, judge
 from sidrec.evaluation.metrics import LIST_LENGTH
 from sidrec.evaluation.page import markdown
-from sidrec.evaluation.protocol import Ints, NextBasket, TargetKind, Targets, load_next_basket
+from sidrec.evaluation.protocol import NextBasket, TargetKind, Targets, load_next_basket
 from sidrec.evaluation.report import BUNDLE, CHAMPION, Evaluated, build_report, rows_table
 from sidrec.floors.catalogue import floor_lists
 from sidrec.progress import track
 from sidrec.recipe import Recipe
-from sidrec.recommender import Answer, Recommender, Request
+from sidrec.recommender import Recommender
+from sidrec.study.lists import recommended_lists
 
 SECTIONS = ("evaluation", "gates", "features", "as_of", "gate_days", "seed")
-BATCH = 64
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
@@ -99,54 +98,7 @@ def bundle_lists(
     """Return the bundle's lists for every row of every kind, and what its answers said about themselves."""
     # One thread, as in serving: a second one buys a beam search nothing and costs much on a busy machine.
     recommender = Recommender.open(bundle, threads=1)
-    # Novel means not in the whole history, so all of it must be cleared; otherwise the request is serving's.
-    histories = {
-        "all": row_histories(data, cap=recipe.features.history_cap),
-        "novel": row_histories(data, cap=len(data.events)),
-    }
-    index = {item_id: number for number, item_id in enumerate(data.item_ids)}
-    work: list[tuple[TargetKind, Ints]] = []
-    for kind in KINDS:
-        rows = np.arange(len(targets[kind].rows))
-        # Equal lengths together, so that a batch is padded little.
-        lengths = [len(histories[kind][row].item_ids) for row in targets[kind].rows]
-        rows = rows[np.argsort(lengths, kind="stable")]
-        work += [(kind, rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
-
-    lists = {kind: np.full((len(targets[kind].rows), LIST_LENGTH), -1, dtype=np.int64) for kind in KINDS}
-    short = dict.fromkeys(KINDS, 0)
-    sources: dict[str, int] = {}
-    for kind, rows in track(work, label, total=len(work)):
-        chosen = [histories[kind][row] for row in targets[kind].rows[rows]]
-        for row, answer in zip(rows, _answers(recommender, chosen, kind), strict=True):
-            found = [index.get(item_id, -1) for item_id in answer.item_ids[:LIST_LENGTH]]
-            lists[kind][row, : len(found)] = found
-            short[kind] += len(found) < LIST_LENGTH
-            sources[answer.source] = sources.get(answer.source, 0) + 1
-    facts = {
-        "bundle_id": recommender.bundle_id,
-        "kind": recommender.kind,
-        "beam_width": recommender.beam_width,
-        "watermark": recommender.decode.get("watermark"),
-        "short_lists": short,
-        "sources": sources,
-    }
-    return lists, facts
-
-
-def _answers(recommender: Recommender, histories: Sequence[RowHistory], kind: TargetKind) -> list[Answer]:
-    return recommender.recommend(
-        [
-            Request(
-                item_ids=history.item_ids,
-                times=history.times,
-                k=LIST_LENGTH,
-                exclude_seen=kind == "novel",
-                now=history.now,
-            )
-            for history in histories
-        ]
-    )
+    return recommended_lists(recommender, data, targets, history_cap=recipe.features.history_cap, label=label)
 
 
 def _refuse_if_fit_on_the_gate(answers: Mapping[str, Any], recipe: Recipe, bundle: Path) -> None:

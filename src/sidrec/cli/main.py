@@ -38,12 +38,12 @@ def _root(
 
 
 def _mount() -> None:
-    from sidrec.cli import bench, doctor, monitoring, release, run, serving, sid, status
+    from sidrec.cli import bench, doctor, monitoring, release, run, serving, sid, status, study
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
-    for module in (serving, release, monitoring, sid, bench):
+    for module in (serving, release, monitoring, sid, study, bench):
         module.mount(app)
 
 

@@ -13,6 +13,16 @@ Floor = Literal[
     "ease",
     "sasrec_basket",
 ]
+SequenceFloor = Literal[
+    "popularity",
+    "markov",
+    "markov_decayed",
+    "item_knn",
+    "item_knn_decayed",
+    "ease",
+    "ease_decayed",
+    "sasrec",
+]
 
 
 class EvaluationConfig(BaseModel):
@@ -20,8 +30,19 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal["next_basket_v1"] = "next_basket_v1"
-    floors: tuple[Floor, ...] = Field(description="Baselines computed beside the bundle, in the report's order.")
+    protocol: Literal["next_basket_v1", "leave_one_out", "temporal", "rows"] = Field(
+        "next_basket_v1",
+        description="next_basket_v1: what a run gates on. The others are for `sidrec evaluate` and folders of ordered "
+        "events: each user's last event; every event of the last tenth of time; published rows.",
+    )
+    ties: Literal["published", "shuffled"] = Field(
+        "published", description="Order of events of one timestamp: the file's, which may leak, or a seeded shuffle."
+    )
+    max_history: int | None = Field(None, ge=1, description="Newest events that a row may look at; None for all.")
+    floors: tuple[Floor, ...] = Field(
+        (), description="Baselines of next_basket_v1 beside the bundle, in the report's order."
+    )
+    sequence_floors: tuple[SequenceFloor, ...] = Field((), description="Baselines of the other protocols.")
     max_rows: int | None = Field(None, ge=1, description="Debug only: score the first rows of a seeded shuffle.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples over rows.")
 

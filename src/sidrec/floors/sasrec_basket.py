@@ -9,7 +9,8 @@ score, `dim` width, `item` catalogue, `event` items of the baskets.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from sidrec.evaluation.protocol import Ints, NextBasket
+from sidrec.evaluation.judging import judge, rank_all
+from sidrec.evaluation.protocol import Ints, NextBasket, TargetKind, Targets
 from sidrec.floors.base import Scorer, Scores
 from sidrec.progress import track
 
@@ -44,20 +46,38 @@ class SASRecBasket:
 
     def fit(self, data: NextBasket) -> Scorer:
         """Return the scorer of a model trained on every fit basket that has an earlier one."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        threads = torch.get_num_threads()
-        # Its matrices are small: one thread is as fast on an idle machine and several times faster on a busy one.
-        torch.set_num_threads(1)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                model = _Model(self, data.num_items, torch.from_numpy(data.popularity)).to(device)
-                self._train(model, data)
-        finally:
-            torch.set_num_threads(threads)
+        with _own_torch(self.seed) as device:
+            model = self._model(data).to(device)
+            for _ in self._train(model, data):
+                pass
         return _Sequences(model.eval(), data, self.max_positions)
 
-    def _train(self, model: "_Model", data: NextBasket) -> None:
+    def tuned(self, validation: NextBasket, *, patience: int = 5) -> "SASRecBasket":
+        """Return these settings with the epochs, at most their own, that give the best NDCG@10 on `validation`.
+
+        Args:
+            validation: rows to choose by, over the same fit baskets that the model will be fitted on.
+            patience: epochs without a better value after which it stops looking.
+        """
+        targets: dict[TargetKind, Targets] = {"all": validation.targets("all")}
+        best, best_epoch = -1.0, 0
+        with _own_torch(self.seed) as device:
+            model = self._model(validation).to(device)
+            for epoch in self._train(model, validation):
+                lists = rank_all(_Sequences(model.eval(), validation, self.max_positions), validation, targets)
+                model.train()
+                value = judge(lists, targets, validation.num_items).means("all")["ndcg@10"]
+                if value > best:
+                    best, best_epoch = value, epoch
+                elif epoch - best_epoch >= patience:
+                    break
+        return replace(self, epochs=best_epoch)
+
+    def _model(self, data: NextBasket) -> "_Model":
+        return _Model(self, data.num_items, torch.from_numpy(data.popularity))
+
+    def _train(self, model: "_Model", data: NextBasket) -> Iterator[int]:
+        """Train the model, yielding the number of every epoch that is done."""
         fit = data.fit_baskets
         _, first = np.unique(data.basket_user[fit], return_index=True)
         end = np.append(first[1:], len(fit))
@@ -76,18 +96,37 @@ class SASRecBasket:
         )
         generator = np.random.default_rng(self.seed)
         model.train()
-        steps = self.epochs * math.ceil(len(spans) / self.batch_size)
-        for batch in track(self._batches(spans, generator), "sasrec_basket", total=steps):
+        steps = math.ceil(len(spans) / self.batch_size)
+        batches = track(self._batches(spans, generator), "sasrec_basket", total=self.epochs * steps)
+        for step, batch in enumerate(batches, start=1):
             loss = model.loss(data, batch, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            if step % steps == 0:
+                yield step // steps
 
     def _batches(self, spans: list[tuple[int, int]], generator: np.random.Generator) -> Iterator[list[tuple[int, int]]]:
         for _ in range(self.epochs):
             order = generator.permutation(len(spans))
             for start in range(0, len(order), self.batch_size):
                 yield [spans[number] for number in order[start : start + self.batch_size]]
+
+
+@contextmanager
+def _own_torch(seed: int) -> Iterator[torch.device]:
+    """Give the device to work on, with a random stream of its own, on one thread.
+
+    The matrices are small: one thread is as fast on an idle machine and several times faster on a busy one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Model(nn.Module):

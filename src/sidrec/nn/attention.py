@@ -58,7 +58,7 @@ class Attention(nn.Module):
         return self.out((scores.softmax(dim=-1) @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _heads(self, inputs: Float[Tensor, "batch key inner"]) -> Float[Tensor, "batch head key head_dim"]:
-        return inputs.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return inputs.view(*inputs.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 
 class DistanceBias(nn.Module):

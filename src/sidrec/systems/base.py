@@ -3,7 +3,7 @@
 Everything here speaks in item indices (rows of the catalogue); `sidrec.recommender` translates ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -59,6 +59,8 @@ class FitInputs:
     seed: int
     threads: int
     start: Path | None = None
+    validate: "Callable[[RankingModel], float] | None" = None
+    """What training may stop early by, bigger being better; it must not see what the model is judged on."""
 
 
 @runtime_checkable

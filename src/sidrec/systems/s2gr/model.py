@@ -135,8 +135,10 @@ class S2GRModel(nn.Module):
     def code_weights(self, level: int) -> Float[Tensor, "code dim"]:
         """Return what the state before the code of `level` is multiplied by."""
         if self.config.tie_codes:
-            return self.code_in[level] * self.config.dim**-0.5
-        return self.code_out[level]
+            tied: Tensor = self.code_in[level] * self.config.dim**-0.5
+            return tied
+        own: Tensor = self.code_out[level]
+        return own
 
     def in_cluster_space(
         self,

@@ -20,6 +20,7 @@ from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
 from sidrec.systems.s2gr.batches import History, code_table, encoder_input, has_code
+from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.model import Memory, S2GRModel
 from sidrec.systems.s2gr.repeat import RepeatPath, history_items, log_recent
@@ -43,6 +44,8 @@ class S2GRRanker:
     present: Float[Tensor, "item level"]
     item_vectors: Float[Tensor, "item dim"]
     recent: NDArray[np.float64]
+    clusters: Clusters | None = None
+    """What the thinking tokens were taught to point at; answers do without, `explain` does not."""
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class S2GRRanker:
         trie: PrefixTrie,
         bias: Float[Tensor, " node"],
         repeat: RepeatPath | None,
+        clusters: Clusters | None = None,
     ) -> Self:
         """Return the ranker of a generator in evaluation mode."""
         model.eval()
@@ -59,7 +63,7 @@ class S2GRRanker:
         with torch.no_grad():
             item_vectors = model.item_vectors(codes, present)
         recent = log_recent(catalog.recent_popularity)
-        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors, recent)
+        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors, recent, clusters)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog) -> Self:
@@ -75,7 +79,8 @@ class S2GRRanker:
                 evidence=folder / MODEL,
             )
         trie = PrefixTrie.from_codes(catalog.codes)
-        bias = load_file(folder / WEIGHTS)["node_bias"]
+        tensors = load_file(folder / WEIGHTS)
+        bias = tensors["node_bias"]
         if len(bias) != trie.num_nodes:
             raise BundleError(
                 f"the weights know {len(bias)} prefixes, the catalogue has {trie.num_nodes}", evidence=folder / WEIGHTS
@@ -87,7 +92,9 @@ class S2GRRanker:
             num_nodes=trie.num_nodes,
         )
         load_answering_weights(model, folder)
-        return cls.of(model, catalog, trie, bias, repeat_path(header))
+        # Bundles from before clusters were kept have none.
+        clusters = Clusters(*(tensors[name] for name in CLUSTERS)) if CLUSTERS[0] in tensors else None
+        return cls.of(model, catalog, trie, bias, repeat_path(header), clusters)
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
@@ -156,7 +163,10 @@ class S2GRRanker:
 
 
 # Parts of the generator that no answer needs; they are not in a bundle.
-TRAINING_ONLY = ("auxiliary", "same_day", "to_code_space", "prefix_bias", "prior_weight")
+TRAINING_ONLY = ("auxiliary", "same_day", "prefix_bias", "prior_weight")
+# What tells a thinking token's meaning: absent from older bundles, of no use to an answer.
+PROBE = ("to_code_space",)
+CLUSTERS = ("cluster_of", "cluster_centres")
 
 
 def load_answering_weights(model: S2GRModel, folder: Path) -> None:
@@ -165,8 +175,9 @@ def load_answering_weights(model: S2GRModel, folder: Path) -> None:
     Raises:
         BundleError: they are of another shape or incomplete.
     """
-    tensors = load_file(folder / WEIGHTS)
-    tensors.pop("node_bias")
+    tensors = {
+        name: value for name, value in load_file(folder / WEIGHTS).items() if name not in ("node_bias", *CLUSTERS)
+    }
     own = model.state_dict()
     differing = [name for name, value in tensors.items() if name in own and own[name].shape != value.shape]
     if differing:
@@ -176,7 +187,7 @@ def load_answering_weights(model: S2GRModel, folder: Path) -> None:
             evidence=folder / WEIGHTS,
         )
     missing, unexpected = model.load_state_dict(tensors, strict=False)
-    lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
+    lacking = [name for name in missing if not name.startswith(TRAINING_ONLY + PROBE)]
     if lacking or unexpected:
         raise BundleError(f"the weights lack {lacking} or have {unexpected} beyond", evidence=folder / WEIGHTS)
 

@@ -35,7 +35,14 @@ from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRMod
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior, recent_counts
-from sidrec.systems.s2gr.rank import FORMAT, TRAINING_ONLY, S2GRRanker, load_answering_weights, repeat_path
+from sidrec.systems.s2gr.rank import (
+    CLUSTERS,
+    FORMAT,
+    TRAINING_ONLY,
+    S2GRRanker,
+    load_answering_weights,
+    repeat_path,
+)
 from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
@@ -90,7 +97,7 @@ class S2GRSystem:
             checkpoints / "final",
             "train_model: fit",
         )
-        self._write(folder / "model", generator, bias, path, log)
+        self._write(folder / "model", generator, bias, path, clusters, log)
         Checkpoints(checkpoints, minutes=0).clear()
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
@@ -239,11 +246,18 @@ class S2GRSystem:
         }
 
     def _write(
-        self, folder: Path, generator: S2GRModel, bias: Tensor, path: RepeatPath | None, log: Sequence[dict[str, Any]]
+        self,
+        folder: Path,
+        generator: S2GRModel,
+        bias: Tensor,
+        path: RepeatPath | None,
+        clusters: Clusters,
+        log: Sequence[dict[str, Any]],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in generator.state_dict().items() if not name.startswith(TRAINING_ONLY)}
-        save_file({**kept, "node_bias": bias}, folder / WEIGHTS)
+        tables = dict(zip(CLUSTERS, (clusters.of, clusters.centres), strict=True))
+        save_file({**kept, **tables, "node_bias": bias}, folder / WEIGHTS)
         header = {
             "kind": "s2gr",
             "format": FORMAT,

@@ -1,0 +1,59 @@
+"""`sidrec evaluate` and `sidrec ablate`: a recipe, or variants of one, over seeds, beside the floors."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from sidrec import home
+from sidrec.cli.console import JsonFlag, emit
+
+Out = Annotated[Path | None, typer.Option(help="Folder of the cells and the table; left out, under SIDREC_HOME.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(evaluate)
+    app.command()(ablate)
+
+
+def evaluate(
+    recipe: Annotated[Path, typer.Option(help="Recipe whose system is fitted and judged by its own protocol.")],
+    data: Annotated[Path | None, typer.Option(help="Events, or a folder of them, instead of the recipe's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    target: Annotated[str, typer.Option(help="`test`, or `valid` where settings are chosen.")] = "test",
+    out: Out = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Fit a recipe once a seed and judge it beside the floors, with intervals."""
+    from sidrec.recipe import load_recipe
+    from sidrec.study.config import StudyConfig
+
+    name = load_recipe(recipe)[1].name
+    values = {"name": name, "recipe": recipe, "data": data, "target": target, "seeds": tuple(range(seeds))}
+    return _run(StudyConfig.model_validate({**values, "variants": {name: {}}}), out, as_json)
+
+
+def ablate(
+    study: Annotated[Path, typer.Argument(help="Study file: a recipe, variants, seeds, comparisons.")],
+    out: Out = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this variant or floor; repeatable.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Fit nothing: tabulate what is finished.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Fit every variant of a study that is not finished, and print one table with intervals."""
+    from sidrec.study.config import load_study
+
+    return _run(load_study(study), out, as_json, only=only or (), table=table)
+
+
+def _run(study: Any, out: Path | None, as_json: bool, *, only: Any = (), table: bool = False) -> int:
+    from sidrec.study.run import run_study, tabulate
+    from sidrec.study.summary import markdown
+
+    folder = out or home.home() / "studies" / study.name
+    result = tabulate(study, folder) if table else run_study(study, folder, only=only)
+    emit(result, as_json, lambda: Console().print(Markdown(markdown(result))))
+    return 0

@@ -1,0 +1,216 @@
+"""One cell of a study: one variant, one seed, fitted from scratch and judged; finished ones are not fitted again."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from sidrec import files, home
+from sidrec.codebook.build import Sources, build
+from sidrec.codebook.config import LifecycleConfig
+from sidrec.data.catalog import Catalog
+from sidrec.data.embedding import fit_embedder
+from sidrec.errors import UsageError
+from sidrec.evaluation.judging import Judged, judge, rank_all
+from sidrec.evaluation.metrics import ndcg_at_k
+from sidrec.evaluation.protocol import NextBasket
+from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_model, sequence_floor
+from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.health import codebook_health
+from sidrec.recipe import Recipe, S2GRRecipe
+from sidrec.recipe import build as build_system
+from sidrec.recommender import Recommender
+from sidrec.release.provenance import git_sha
+from sidrec.study.config import cell_key
+from sidrec.study.data import StudyData, Target
+from sidrec.study.lists import recommended_lists
+from sidrec.study.rows import queries_of, single_targets
+from sidrec.systems.base import FitInputs, RankingModel
+from sidrec.systems.s2gr.probe import probe
+from sidrec.systems.s2gr.rank import S2GRRanker
+
+SCHEMA_VERSION = 1
+METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "recall@20", "ndcg@20")
+VALIDATION_ROWS = 2000
+
+
+def model_cell(
+    recipe: Recipe, data: StudyData, target: Target, *, variant: str, out: Path, validation: NextBasket | None = None
+) -> dict[str, Any]:
+    """Return the result of a fitted variant, from `out` where the same cell is finished there.
+
+    Args:
+        validation: rows that training may stop early by.
+
+    Raises:
+        UsageError: the recipe's system has no codebook to study.
+    """
+    if not isinstance(recipe, S2GRRecipe):
+        raise UsageError(f"a study fits recipes of kind s2gr, this is {recipe.kind}")
+    key = cell_key(recipe, target, data.digest)
+    done = _finished(out, variant, recipe.seed, key)
+    if done is not None:
+        return done
+    work = home.home() / "studies" / f"{variant}-s{recipe.seed}-{key}"
+    codebook = _codebook(recipe, data)
+    catalog = Catalog.read(codebook / "catalogue.parquet")
+    if tuple(catalog.item_ids) != data.protocol.item_ids:
+        raise UsageError("the codebook is of another catalogue", next_step=f"rm -r {codebook}")
+    inputs = FitInputs(
+        baskets=data.baskets,
+        training_set=data.training_set,
+        catalog=catalog,
+        codebook=codebook,
+        fit_end=data.fit_end,
+        seed=recipe.seed,
+        threads=recipe.threads,
+        validate=None if validation is None else _validate(validation, recipe.seed),
+    )
+    system = build_system(recipe)
+    cpu, wall = time.process_time(), time.monotonic()
+    fitted = system.fit(inputs, work)
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    log = (work / "model" / "training_log.jsonl").read_text(encoding="utf-8")
+    decode = {"as_of_time": 0, "beam_width": recipe.decoding.beam_width}
+    recommender = Recommender.from_parts(
+        bundle_id=key, recipe=recipe, catalog=catalog, weights=work / "model", decode=decode
+    )
+    started = time.process_time()
+    lists, said = recommended_lists(
+        recommender, data.protocol, data.targets, history_cap=recipe.features.history_cap, label=f"{variant}: lists"
+    )
+    judged = judge(lists, data.targets, data.protocol.num_items)
+    ranker = system.open(work / "model", catalog)
+    facts = {
+        "parameters": fitted["parameters"],
+        "epochs": fitted["epochs"],
+        "fit_cpu_seconds": round(cpu, 1),
+        "fit_wall_seconds": round(wall, 1),
+        "rank_cpu_seconds": round(time.process_time() - started, 1),
+        "beam_width": said["beam_width"],
+        "short_lists": said["short_lists"],
+        "codebook": files.read_json(codebook / "summary.json"),
+        "probe": _probe(ranker, data.protocol, recipe.seed),
+        "loss": fitted["loss"],
+        "curve": [row["validation"] for row in _json_lines(log) if row.get("validation") is not None],
+    }
+    return _write(out, variant, recipe.seed, key, judged, facts)
+
+
+def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, seed: int, out: Path) -> dict[str, Any]:
+    """Return the result of a floor, from `out` where it is finished there."""
+    variant = f"floor_{name}"
+    key = cell_key(recipe.model_copy(update={"seed": seed}), f"{target} {name}", data.digest)
+    done = _finished(out, variant, seed, key)
+    if done is not None:
+        return done
+    if recipe.evaluation.protocol == "next_basket_v1":
+        model = floor_model(name, seed=seed)  # type: ignore[arg-type]
+    else:
+        settings = SEQUENCE_SETTINGS.get(data.name, SequenceSettings(ease_penalty=500.0))
+        model = sequence_floor(name, settings, seed=seed)  # type: ignore[arg-type]
+    started = time.process_time()
+    lists = rank_all(model.fit(data.protocol), data.protocol, data.targets)
+    judged = judge(lists, data.targets, data.protocol.num_items)
+    facts = {"fit_cpu_seconds": round(time.process_time() - started, 1), "settings": repr(model)}
+    return _write(out, variant, seed, key, judged, facts)
+
+
+def cell_rows(out: Path, variant: str, seed: int) -> pl.DataFrame:
+    """Return a finished cell's per-row metrics, rows of a kind in the protocol's order."""
+    return pl.read_parquet(out / f"{variant}-s{seed}.parquet")
+
+
+def _finished(out: Path, variant: str, seed: int, key: str) -> dict[str, Any] | None:
+    path = out / f"{variant}-s{seed}.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = files.read_json(path)
+    return result if result["key"] == key and result["schema_version"] == SCHEMA_VERSION else None
+
+
+def _write(out: Path, variant: str, seed: int, key: str, judged: Judged, facts: Mapping[str, Any]) -> dict[str, Any]:
+    rows = pl.concat(
+        pl.DataFrame({"kind": kind, **{name: values[name].astype(np.float32) for name in METRICS}})
+        for kind, values in judged.rows.items()
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(out / f"{variant}-s{seed}.parquet", compression="zstd", compression_level=9)
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "variant": variant,
+        "seed": seed,
+        "key": key,
+        "commit": git_sha(),
+        "rows": {kind: len(next(iter(values.values()))) for kind, values in judged.rows.items()},
+        "metrics": {
+            kind: {name: round(value, 6) for name, value in judged.means(kind).items() if name in METRICS}
+            for kind in judged.rows
+        },
+        **facts,
+    }
+    # Written last: a cell without it is not finished.
+    files.write_json_atomic(out / f"{variant}-s{seed}.json", result)
+    return result
+
+
+def _codebook(recipe: S2GRRecipe, data: StudyData) -> Path:
+    """Return the folder of the recipe's codebook, which variants of one tokenizer share."""
+    config = CodebookConfig.model_validate(recipe.codebook.model_dump(include=set(CodebookConfig.model_fields)))
+    text = f"{config.model_dump_json()}\0{recipe.embedding.model_dump_json()}\0{recipe.seed}\0{data.digest}"
+    text += f"\0{data.fit_end}\0{recipe.evaluation.ties}\0{recipe.evaluation.protocol}"
+    folder = home.home() / "studies" / "_codebooks" / files.sha256_bytes(text.encode())[:16]
+    if (folder / "summary.json").exists():
+        return folder
+    embedder = fit_embedder(data.items, recipe.embedding)
+    sources = Sources(data.items, embedder.vectors(data.items), data.baskets, "study", data.fit_end)
+    started = time.process_time()
+    built = build(None, sources, config, LifecycleConfig.model_validate({}), seed=recipe.seed)
+    built.codebook.save(folder)
+    built.catalog.write(folder / "catalogue.parquet")
+    health = codebook_health(built.quantized, config.codebook_size)
+    summary = {
+        "utilisation": [round(level["utilisation"], 4) for level in health["levels"]],
+        "collision_rate": round(health["collision_rate"], 4),
+        "moved": built.notes["moved"],
+        "fit_cpu_seconds": round(time.process_time() - started, 1),
+    }
+    files.write_json_atomic(folder / "summary.json", summary)
+    return folder
+
+
+def _validate(rows: NextBasket, seed: int) -> Callable[[RankingModel], float]:
+    """Return NDCG@10 on up to 2,000 of the rows, as a function of the model."""
+    queries, targets = queries_of(rows, k=10), single_targets(rows)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:VALIDATION_ROWS])
+    asked, wanted = [queries[row] for row in chosen], targets[chosen]
+
+    def ndcg(model: RankingModel) -> float:
+        rankings = model.rank(asked, beam_width=20, blocked=np.zeros(rows.num_items, dtype=np.bool_))
+        hits = np.zeros((len(asked), 10), dtype=np.bool_)
+        for row, ranking in enumerate(rankings):
+            hits[row, : len(ranking.items)] = ranking.items == wanted[row]
+        return float(ndcg_at_k(hits, np.ones(len(asked), dtype=np.int64), 10).mean())
+
+    return ndcg
+
+
+def _probe(ranker: RankingModel, rows: NextBasket, seed: int) -> dict[str, list[float]]:
+    """Return the accuracy of codes and clusters along the true semantic IDs, of one known target a row."""
+    if not isinstance(ranker, S2GRRanker):
+        return {}
+    targets = single_targets(rows)
+    known = np.flatnonzero(targets >= 0)
+    queries = queries_of(rows, k=1)
+    asked = [queries[row] for row in known if len(queries[row].items)]
+    wanted = [int(targets[row]) for row in known if len(queries[row].items)]
+    return probe(ranker, asked, torch.tensor(wanted)).summary()
+
+
+def _json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,88 @@
+"""What a study is: a recipe, named changes of it, seeds, and who is compared with whom. Torch-free."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sidrec.errors import RecipeError
+from sidrec.recipe import Recipe, load_recipe, parse_recipe
+
+NAME = r"^[a-z][a-z0-9_]*$"
+DIGEST_LENGTH = 16
+
+
+class StudyConfig(BaseModel):
+    """One study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=NAME)
+    recipe: Path = Field(description="The recipe that variants change; a relative path starts at the working folder.")
+    data: Path | None = Field(None, description="Instead of the recipe's events.")
+    target: Literal["valid", "test"] = Field("test", description="Rows that are judged; settings are chosen on valid.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    variants: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="Name -> changes of the recipe's sections; {} is the recipe itself."
+    )
+    compare: tuple[tuple[str, str], ...] = Field((), description="Pairs (candidate, reference), paired by rows.")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed stands twice in {list(self.seeds)}")
+        return self
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Return the study in a YAML file.
+
+    Raises:
+        RecipeError: no such file, no YAML mapping, or an unknown key; every fault is named.
+    """
+    if not path.is_file():
+        raise RecipeError(f"no study at {path}", next_step="ls pipelines/studies")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return StudyConfig.model_validate(values)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise RecipeError(f"the study {path} does not load: {faults}") from error
+
+
+def variant_recipe(study: StudyConfig, variant: str, seed: int) -> Recipe:
+    """Return the recipe of one cell.
+
+    Raises:
+        RecipeError: the variant changes what a recipe does not have.
+    """
+    text, _ = load_recipe(study.recipe)
+    values = yaml.safe_load(text)
+    if study.data is not None:
+        values["data"]["events"] = str(study.data)
+    merged = _merged(values, study.variants[variant])
+    return parse_recipe(yaml.safe_dump({**merged, "seed": seed}))
+
+
+def cell_key(recipe: Recipe, target: str, data: str) -> str:
+    """Return the digest of what a cell's result depends on, the code apart.
+
+    Args:
+        data: digest of the files that are read.
+    """
+    values = recipe.model_dump(mode="json", exclude={"name", "data", "serving", "monitoring", "gates", "lifecycle"})
+    text = json.dumps({"recipe": values, "target": target, "data": data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    for name, change in changes.items():
+        both = isinstance(change, dict) and isinstance(result.get(name), dict)
+        result[name] = _merged(result[name], change) if both else change
+    return result
