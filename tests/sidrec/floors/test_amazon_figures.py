@@ -10,7 +10,7 @@ from sidrec.evaluation.config import SequenceFloor
 from sidrec.evaluation.judging import judge, rank_all
 from sidrec.evaluation.metrics import CUTOFFS
 from sidrec.evaluation.protocol import Ints, NextBasket, TargetKind, Targets
-from sidrec.evaluation.sequences import Ties, leave_one_out
+from sidrec.evaluation.sequences import ROWS_HISTORY, Ties, leave_one_out, temporal
 from sidrec.floors.base import Scorer, Scores
 from sidrec.floors.catalogue import SEQUENCE_SETTINGS, sequence_floor
 from tests.sidrec.evaluation.sequence_world import amazon
@@ -99,3 +99,18 @@ def test_counting_and_linear_floors_equal_the_published_table(data_set: str, tie
     repeats = data_set == SCIENTIFIC[0] and name in ("item_knn", "item_knn_decayed")
     assert scorer.figures() == pytest.approx(published, abs=0.0003 if repeats else 0.0001)
     assert [means[column] for column in COLUMNS] == pytest.approx(published, abs=0.0010)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("popularity", ".0499 .0547 .0412 .0427"), ("markov", ".0964 .1182 .0778 .0850")]
+)
+def test_industrial_floors_equal_the_figures_of_its_readme(name: SequenceFloor, published: str) -> None:
+    """R@5, R@10, N@5 and N@10 of the published test rows."""
+    events, items = amazon("amazon_industrial_2018", "published", "rows")
+    data = temporal(events, items, target="test", max_history=ROWS_HISTORY)
+    targets: dict[TargetKind, Targets] = {"all": data.targets("all")}
+    model = sequence_floor(name, SEQUENCE_SETTINGS["amazon_industrial_2018"], seed=0)
+    means = judge(rank_all(model.fit(data), data, targets), targets, data.num_items).means("all")
+
+    figures = [means[column] for column in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")]
+    assert figures == pytest.approx([float(figure) for figure in published.split()], abs=0.0003)
