@@ -41,7 +41,7 @@ def _home(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_cell_leaves_its_rows_and_its_means_agree(finished: Any) -> None:
-    study, out, _ = finished
+    _, out, _ = finished
     for variant, seed in (("s2gr", 0), ("s2gr", 1), ("tiger", 0), ("tiger", 1), ("floor_markov", 0)):
         result = files.read_json(out / f"{variant}-s{seed}.json")
         rows = pl.read_parquet(out / f"{variant}-s{seed}.parquet")
