@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
 from sidrec import files
+from sidrec.errors import UsageError
+from sidrec.quantization.sharding import Shards
+from sidrec.training.device import device_of, random_states, set_random_states
 
 STATE = "state.json"
 TENSORS = "tensors.safetensors"
@@ -42,7 +44,7 @@ class Checkpoints:
         partial = self.folder / f".tmp-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
         files.write_json_atomic(partial / STATE, state)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -64,29 +66,49 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def training_tensors(module: nn.Module, average: dict[str, Tensor], optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """Return everything a step changes, torch's random state included."""
+def training_tensors(
+    module: nn.Module, average: dict[str, Tensor], optimizer: optim.Optimizer, shards: Shards | None = None
+) -> dict[str, Tensor]:
+    """Return everything a step changes, torch's random state of every rank included; every rank calls it."""
+    shards, device = shards or Shards(), device_of(module)
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    return tensors | {"rng": torch.get_rng_state()}
+    return tensors | {name: shards.gather(state.to(device)[None]) for name, state in random_states(device).items()}
 
 
 def restore_training(
-    tensors: dict[str, Tensor], module: nn.Module, average: dict[str, Tensor], optimizer: optim.Optimizer
+    tensors: dict[str, Tensor],
+    module: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: optim.Optimizer,
+    shards: Shards | None = None,
 ) -> None:
-    """Put module, average, optimiser and torch's random state back as `training_tensors` saw them."""
-    module.load_state_dict(_under("module.", tensors))
-    for name, value in _under("average.", tensors).items():
+    """Put module, average, optimiser and torch's random state back as `training_tensors` saw them.
+
+    Raises:
+        UsageError: the checkpoint is of another number of ranks.
+    """
+    shards = shards or Shards()
+    # One row a rank; of a rank alone the file may hold the row itself.
+    states = {name: rows.reshape(-1, rows.shape[-1]) for name, rows in tensors.items() if name in ("rng", "rng_cuda")}
+    if len(states["rng"]) != shards.count:
+        raise UsageError(
+            f"the checkpoint is of {len(states['rng'])} ranks, and this run has {shards.count}",
+            next_step="go on with as many ranks, or remove the checkpoint to start afresh",
+        )
+    module.load_state_dict(under("module.", tensors))
+    for name, value in under("average.", tensors).items():
         average[name].copy_(value)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimizer.", tensors).items():
+    for name, value in under("optimizer.", tensors).items():
         index, _, field = name.partition(".")
         state.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng"])
+    set_random_states({name: rows[shards.rank] for name, rows in states.items()}, device_of(module))
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sidrec.progress import track
-from sidrec.training.checkpoint import Checkpoints, restore_training, training_tensors
-from sidrec.training.optim import adamw, schedule
+from sidrec.quantization.sharding import Shards
+from sidrec.training.checkpoint import Checkpoints, restore_training, training_tensors, under
+from sidrec.training.device import LossTerms, Precision, autocast, compiled, device_of, reproducible
+from sidrec.training.logs import TrainingLogs
+from sidrec.training.optim import Schedule, adamw, schedule
+from sidrec.training.parallel import Reduction, check_steps, check_weights
+from sidrec.training.validation import Validation
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 Batch = TypeVar("Batch")
@@ -38,7 +44,7 @@ class Batches(Protocol[Batch_co]):
 class LoopConfig:
     """How long, how fast, and how much of the past the averaged weights hold."""
 
-    epochs: int
+    epochs: int  # the learning rate's schedule is over all of them, also where patience ends a run earlier
     learning_rate: float
     weight_decay: float
     warmup_share: float
@@ -46,30 +52,48 @@ class LoopConfig:
     average_decay: float
     seed: int
     threads: int
+    schedule: Schedule = "cosine"
+    validate_every: int = 0  # epochs between two validations, and the last has one too; 0 is never
+    patience: int = 0  # validations in a row without a better one after which training ends; 0 never ends it
+    precision: Precision = "float32"  # of the losses; weights and optimiser are float32
+    compile: bool = False  # the losses, on CUDA only
 
 
 def train(
     module: nn.Module,
     data: Batches[Batch],
-    loss_terms: Callable[[Batch], dict[str, Tensor]],
+    loss_terms: Callable[[Batch], dict[str, Float[Tensor, ""]]],
     config: LoopConfig,
     checkpoints: Checkpoints,
     label: str,
+    *,
+    validate: Callable[[], float] | None = None,
+    logs: TrainingLogs | None = None,
+    shards: Shards | None = None,
 ) -> list[dict[str, Any]]:
     """Return one log row an epoch; afterwards `module` holds the averaged weights.
 
+    Where there were validations, it holds those that did best, and the last row names their `best_epoch`.
+
     Args:
-        loss_terms: named terms; `total` is what is minimised.
+        data: of several ranks, this one's part of every batch, with losses weighed by the whole batch.
+        loss_terms: named terms; `total` is what is minimised. Of a rank's empty part they are zeros, or none.
         label: what the progress line calls this run.
+        validate: called while `module` holds the averaged weights, in eval mode; bigger is better.
+        logs: where curves go as the run proceeds.
+        shards: the ranks that train together; rank 0 writes, and every rank reads what it wrote.
+
+    Raises:
+        CheckFailedError: ranks do not start or do not end with the same weights.
     """
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True)
-    try:
-        return _Run(module, data, loss_terms, config, checkpoints).finish(label)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+    logs = logs if shards is None or shards.rank == 0 else None
+    with reproducible(config.threads, device_of(module)):
+        run = _Run(module, data, loss_terms, config, checkpoints, validate, logs, shards or Shards())
+        try:
+            return run.finish(label)
+        finally:
+            if logs is not None:
+                logs.close()
 
 
 class _Run:
@@ -77,68 +101,130 @@ class _Run:
         self,
         module: nn.Module,
         data: Batches[Any],
-        loss_terms: Callable[[Any], dict[str, Tensor]],
+        loss_terms: LossTerms,
         config: LoopConfig,
         checkpoints: Checkpoints,
+        validate: Callable[[], float] | None,
+        logs: TrainingLogs | None,
+        shards: Shards,
     ) -> None:
-        self.module, self.data, self.loss_terms = module, data, loss_terms
-        self.config, self.checkpoints = config, checkpoints
+        self.module, self.data, self.config = module, data, config
+        self.checkpoints, self.logs, self.shards = checkpoints, logs, shards
+        self.device = device_of(module)
+        self.loss_terms = compiled(loss_terms, self.device) if config.compile else loss_terms
         self.optimizer = adamw(
             module.named_parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
+        self.reduction = Reduction(module.parameters(), shards)
+        self.validation = Validation(validate, every=config.validate_every, patience=config.patience, shards=shards)
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.total = config.epochs * len(data)
         self.step = 0
         self.log: list[dict[str, Any]] = []
-        self.sums: dict[str, float] = defaultdict(float)
+        self.sums: dict[str, float | Tensor] = defaultdict(float)
         self.seconds = 0.0
-        torch.manual_seed(config.seed)
-        saved = checkpoints.load()
-        if saved is not None:
-            tensors, state = saved
-            restore_training(tensors, module, self.average, self.optimizer)
-            self.step, self.log, self.seconds = state["step"], state["log"], state["seconds"]
-            self.sums.update(state["sums"])
+        # Ranks that drop the same units would drop them for more of the batch than one process does.
+        torch.manual_seed(config.seed + shards.rank)
+        self._resume()
+        check_steps(len(data), self.step, shards, self.device)
+        check_weights(module, shards, "the model at the start")
+        if logs is not None:
+            logs.open(self.step)
 
     def finish(self, label: str) -> list[dict[str, Any]]:
-        per_epoch = len(self.data)
-        total = self.config.epochs * per_epoch
         self.module.train()
-        started, before = time.monotonic(), self.seconds
-        if self.step:
-            print(f"{label}: resumed at step {self.step} of {total}", file=sys.stderr, flush=True)
-        for batch in track(self._remaining(per_epoch), label, total=total, start=self.step):
-            self._update(batch, total)
-            self.seconds = before + time.monotonic() - started
-            if self.step % per_epoch == 0:
-                means = {name: value / per_epoch for name, value in sorted(self.sums.items())}
-                self.log.append({"epoch": self.step // per_epoch, "seconds": round(self.seconds, 2), **means})
-                self.sums.clear()
-            if self.checkpoints.due() and self.step < total:
-                state = {"step": self.step, "log": self.log, "sums": dict(self.sums), "seconds": self.seconds}
-                tensors = training_tensors(self.module, self.average, self.optimizer)
-                self.checkpoints.save(self.step, tensors, state)
-        self.module.load_state_dict(self.average)
+        started = time.monotonic() - self.seconds
+        steps = self._remaining(len(self.data))
+        if self.shards.rank == 0:
+            if self.step:
+                print(f"{label}: resumed at step {self.step} of {self.total}", file=sys.stderr, flush=True)
+            steps = track(steps, label, total=self.total, start=self.step)
+        for batch in steps:
+            self._update(batch)
+            self.seconds = time.monotonic() - started
+            if self.step % len(self.data) == 0:
+                self._end_epoch(self.step // len(self.data))
+                self.seconds = time.monotonic() - started
+                self.log[-1]["seconds"] = round(self.seconds, 2)
+                if self.validation.spent:
+                    break
+            if self._checkpoint_due():
+                self._save()
+        self.module.load_state_dict(self.validation.best or self.average)
         self.module.eval()
+        check_weights(self.module, self.shards, "the trained model")
+        if self.validation.best:
+            self.log[-1]["best_epoch"] = self.validation.best_epoch
         return self.log
 
     def _remaining(self, per_epoch: int) -> Iterator[Any]:
         for epoch in range(self.step // per_epoch, self.config.epochs):
             yield from self.data.batches(epoch, self.step - epoch * per_epoch)
 
-    def _update(self, batch: Any, total: int) -> None:
-        rate = schedule(self.step, total=total, warmup_share=self.config.warmup_share)
+    def _update(self, batch: Any) -> None:
+        config = self.config
+        rate = config.learning_rate * schedule(
+            self.step, total=self.total, warmup_share=config.warmup_share, kind=config.schedule
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * rate
-        terms = self.loss_terms(batch)
+            group["lr"] = rate
+        with autocast(config.precision, self.device):
+            terms = self.loss_terms(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.config.gradient_clip)
+        terms = self.reduction.backward(terms)
+        nn.utils.clip_grad_norm_(self.module.parameters(), config.gradient_clip)
         self.optimizer.step()
         self.step += 1
         for name, value in terms.items():
-            self.sums[name] += float(value.detach())
+            # Kept on the device: reading a value would wait for it at every step.
+            self.sums[name] += value.detach().double()
         # The plain mean at first, so that early weights do not linger in the average.
-        weight = max(1 - self.config.average_decay, 1 / self.step)
+        weight = max(1 - config.average_decay, 1 / self.step)
         with torch.no_grad():
             for name, value in self.module.state_dict().items():
                 self.average[name].lerp_(value, weight)
+        if self.logs is not None:
+            self.logs.step(self.step, terms["total"].detach(), rate)
+
+    def _end_epoch(self, epoch: int) -> None:
+        means = {name: float(value) / len(self.data) for name, value in sorted(self.sums.items())}
+        self.sums.clear()
+        self.log.append({"epoch": epoch, "seconds": 0.0, **means})
+        value = self.validation.look(self.module, self.average, epoch, last=epoch == self.config.epochs)
+        if value is not None:
+            self.log[-1]["validation"] = value
+        if self.logs is not None:
+            self.logs.epoch(self.step, means, value)
+
+    def _checkpoint_due(self) -> bool:
+        if self.step == self.total or self.shards.count == 1:
+            return self.step < self.total and self.checkpoints.due()
+        # One clock decides: ranks save together.
+        due = torch.tensor(self.checkpoints.due(), dtype=torch.uint8, device=self.device)
+        return bool(self.shards.broadcast(due))
+
+    def _save(self) -> None:
+        tensors = training_tensors(self.module, self.average, self.optimizer, self.shards)
+        tensors |= {f"best.{name}": value for name, value in self.validation.best.items()}
+        state = {
+            "step": self.step,
+            "log": self.log,
+            "sums": {name: float(value) for name, value in self.sums.items()},
+            "seconds": self.seconds,
+            "validation": self.validation.state(),
+        }
+        if self.shards.rank == 0:
+            if self.logs is not None:
+                self.logs.flush()
+            self.checkpoints.save(self.step, tensors, state)
+
+    def _resume(self) -> None:
+        saved = self.checkpoints.load()
+        if saved is None:
+            return
+        tensors, state = saved
+        restore_training(tensors, self.module, self.average, self.optimizer, self.shards)
+        self.step, self.log, self.seconds = state["step"], state["log"], state["seconds"]
+        self.sums.update(state["sums"])
+        if "validation" in state:
+            self.validation.restore(under("best.", tensors), state["validation"])

@@ -1,9 +1,12 @@
-"""AdamW with decay on matrices only, and a warm-up followed by a cosine to zero."""
+"""AdamW with decay on matrices only, and a learning rate that warms up and then follows one of three curves."""
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 from torch import nn, optim
+
+Schedule = Literal["cosine", "constant", "inverse_sqrt"]
 
 
 def adamw(parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float) -> optim.AdamW:
@@ -16,10 +19,21 @@ def adamw(parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: floa
     return optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), foreach=True)
 
 
-def schedule(step: int, *, total: int, warmup_share: float) -> float:
-    """Return the share of the learning rate at `step` (from 0): rises linearly, then falls as half a cosine."""
+def schedule(step: int, *, total: int, warmup_share: float, kind: Schedule = "cosine") -> float:
+    """Return the share of the learning rate at `step` (from 0): it rises linearly, then goes as `kind` says.
+
+    Args:
+        kind: `cosine` falls to 0 at `total` as half a cosine; `constant` stays; `inverse_sqrt` falls as one over the
+            square root of the steps taken, so where the run ends does not matter to it.
+    """
     warmup = max(1, round(total * warmup_share))
     if step < warmup:
         return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    match kind:
+        case "constant":
+            return 1.0
+        case "inverse_sqrt":
+            return math.sqrt(warmup / (step + 1))
+        case "cosine":
+            progress = (step - warmup) / max(1, total - warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sidrec.errors import UsageError
 from sidrec.training.checkpoint import Checkpoints, restore_training, training_tensors
-from sidrec.training.optim import adamw, schedule
+from sidrec.training.optim import adamw
 
 
 def stepped(seed: int) -> tuple[torch.nn.Linear, dict[str, torch.Tensor], torch.optim.Optimizer]:
@@ -65,20 +66,11 @@ def test_nothing_on_disk_is_a_pickle(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 
-@pytest.mark.parametrize(("step_number", "share"), [(0, 0.1), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
-def test_the_rate_rises_then_falls_as_half_a_cosine(step_number: int, share: float) -> None:
-    """Ten of a hundred steps warm up."""
-    assert schedule(step_number, total=100, warmup_share=0.1) == pytest.approx(share, abs=1e-9)
+def test_a_checkpoint_of_other_ranks_is_refused(tmp_path: Path) -> None:
+    """The random state of a rank that is gone, or of one that is new, is no one's."""
+    module, average, optimizer = stepped(0)
+    tensors = training_tensors(module, average, optimizer)
+    tensors["rng"] = tensors["rng"].repeat(2, 1)
 
-
-def test_vectors_do_not_decay() -> None:
-    """With zero gradients a step shrinks matrices only."""
-    module = torch.nn.Linear(2, 2)
-    torch.nn.init.ones_(module.weight)
-    torch.nn.init.ones_(module.bias)
-    optimizer = adamw(module.named_parameters(), learning_rate=0.1, weight_decay=0.5)
-    (0 * module(torch.ones(1, 2))).sum().backward()
-    optimizer.step()
-
-    assert (module.weight < 1).all()
-    assert torch.equal(module.bias, torch.ones(2))
+    with pytest.raises(UsageError, match="of 2 ranks, and this run has 1"):
+        restore_training(tensors, module, average, optimizer)

@@ -1,0 +1,133 @@
+"""Data-parallel steps: each rank has a part of every batch, and gradients and losses are sums over the ranks.
+
+A part's losses are weighed by the whole batch, so that the sums are what one process would compute. A rank whose part
+is empty takes part with zeros, or with no terms at all.
+
+Axes: `weight` entries of all parameters or of a module's state, flattened.
+"""
+
+import atexit
+import json
+import os
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sidrec.errors import CheckFailedError, UsageError
+from sidrec.quantization.sharding import Shards
+
+
+def shards_from_environment() -> Shards | None:
+    """Return the ranks that torchrun started, or None for a process that runs alone.
+
+    The first call joins the process group, gloo for tensors on a CPU and nccl for those on CUDA, where rank r of a
+    machine takes its device r. The process leaves the group when it exits.
+    """
+    return None if int(os.environ.get("WORLD_SIZE", "1")) == 1 else _world()
+
+
+@cache
+def _world() -> Shards:
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    shards = Shards(dist.group.WORLD)
+    atexit.register(_leave, shards)
+    return shards
+
+
+def _leave(shards: Shards) -> None:
+    """Drop the group and wait for its threads.
+
+    One that frees the last sum's tensors while Python shuts down aborts the process, and with it a finished run.
+    """
+    shards.group = None
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Reduction:
+    """The backward pass of a step over all ranks; of one rank it is the plain one."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], shards: Shards) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.shards = shards
+        self._names: list[str] | None = None
+
+    def backward(self, terms: dict[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+        """Leave the whole batch's gradients on the parameters and return its terms, equal on every rank."""
+        if self.shards.count == 1:
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+            return terms
+        if "total" in terms and terms["total"].requires_grad:
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+        sum_gradients(self.parameters, self.shards)
+        return self._sum_terms(terms)
+
+    def _sum_terms(self, terms: dict[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+        device = self.parameters[0].device
+        if self._names is None:
+            self._names = _all_names(sorted(terms), self.shards, device)
+        if terms and sorted(terms) != self._names:
+            raise UsageError(
+                f"a part's loss terms are {sorted(terms)}, and those of the first batch {self._names}",
+                next_step="return the same terms for every part, or none for an empty one",
+            )
+        own = torch.zeros(len(self._names), dtype=torch.float64, device=device)
+        if terms:
+            own += torch.stack([terms[name].detach().double() for name in self._names])
+        return dict(zip(self._names, self.shards.sum(own), strict=True))
+
+
+@torch.no_grad()
+def sum_gradients(parameters: list[nn.Parameter], shards: Shards) -> None:
+    """Put in place of every gradient its sum over ranks; a parameter that no rank has one for keeps none.
+
+    Without a gradient a parameter does not decay either, so an unused one ends as in one process.
+    """
+    held = [parameter.grad is not None for parameter in parameters]
+    parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
+    flags = torch.tensor(held, dtype=parts[0].dtype, device=parts[0].device)
+    *sums, holders = torch.split(shards.sum(torch.cat([*parts, flags])), [*(len(part) for part in parts), len(flags)])
+    for parameter, total, count in zip(parameters, sums, holders.tolist(), strict=True):
+        parameter.grad = total.view_as(parameter).to(parameter.dtype) if count else None
+
+
+def check_weights(module: nn.Module, shards: Shards, what: str) -> None:
+    """Refuse a module that is not the same on every rank, buffers included.
+
+    Raises:
+        CheckFailedError: each rank's checksum is named.
+    """
+    if shards.count > 1:
+        state: list[Float[Tensor, " weight"]] = [value.detach().flatten() for value in module.state_dict().values()]
+        shards.check_equal(torch.cat(state), what)
+
+
+def check_steps(steps_per_epoch: int, step: int, shards: Shards, device: torch.device) -> None:
+    """Refuse ranks that would wait for one another for ever.
+
+    Raises:
+        UsageError: their epochs have different numbers of steps.
+        CheckFailedError: they go on from different steps.
+    """
+    if len(set(seen := shards.sizes(steps_per_epoch, device))) > 1:
+        raise UsageError(
+            f"ranks have {seen} steps an epoch", next_step="give every rank a part of every batch, even an empty one"
+        )
+    if len(set(seen := shards.sizes(step, device))) > 1:
+        raise CheckFailedError(
+            f"ranks go on from steps {seen}", next_step="put the checkpoints where every rank can read them"
+        )
+
+
+def _all_names(own: list[str], shards: Shards, device: torch.device) -> list[str]:
+    """Return the names that any rank has: a rank whose first part is empty may have none."""
+    sent = torch.frombuffer(bytearray(f"{json.dumps(own)}\n".encode()), dtype=torch.uint8).to(device)
+    lists = bytes(shards.gather(sent).cpu().tolist()).decode().splitlines()
+    return sorted({name for line in lists for name in json.loads(line)})
