@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+FEW_KEYS = 16
+
 
 class KeyValues:
     """Keys and values of the positions seen so far, [batch, head, key, head_dim] each."""
@@ -52,10 +54,17 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch query dim"]:
         """Return what each query reads from `memory`; a bias of -inf hides a key from a query."""
         heads = self._heads(self.query(queries))
-        scores = heads @ memory.keys.transpose(-1, -2) * heads.shape[-1] ** -0.5
-        if bias is not None:
-            scores = scores + bias
-        return self.out((scores.softmax(dim=-1) @ memory.values).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        scale = heads.shape[-1] ** -0.5
+        if heads.shape[2] == 1 and memory.keys.shape[2] <= FEW_KEYS and bias is None:
+            # A decoder row's own past: thousands of products of a few numbers, which a batched product is bad at.
+            weights = ((heads * memory.keys).sum(dim=-1) * scale).softmax(dim=-1)
+            read = (weights[..., None] * memory.values).sum(dim=2, keepdim=True)
+        else:
+            scores = heads @ memory.keys.transpose(-1, -2) * scale
+            if bias is not None:
+                scores = scores + bias
+            read = scores.softmax(dim=-1) @ memory.values
+        return self.out(read.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _heads(self, inputs: Float[Tensor, "batch key inner"]) -> Float[Tensor, "batch head key head_dim"]:
         return inputs.view(*inputs.shape[:2], self.num_heads, -1).transpose(1, 2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sidrec.nn.attention import Attention, KeyValues
 from sidrec.nn.dropout import Dropout
+from sidrec.nn.norm import RMSNorm
 
 
 class FeedForward(nn.Module):
@@ -29,9 +30,9 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float, head_dim: int | None = None) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(dim)
+        self.attention_norm = RMSNorm(dim)
         self.attention = Attention(dim, num_heads, head_dim)
-        self.ff_norm = nn.RMSNorm(dim)
+        self.ff_norm = RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = Dropout(dropout)
 
@@ -53,11 +54,11 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, ff_dim: int, dropout: float, head_dim: int | None = None) -> None:
         super().__init__()
-        self.self_norm = nn.RMSNorm(dim)
+        self.self_norm = RMSNorm(dim)
         self.self_attention = Attention(dim, num_heads, head_dim)
-        self.cross_norm = nn.RMSNorm(dim)
+        self.cross_norm = RMSNorm(dim)
         self.cross_attention = Attention(dim, num_heads, head_dim)
-        self.ff_norm = nn.RMSNorm(dim)
+        self.ff_norm = RMSNorm(dim)
         self.ff = FeedForward(dim, ff_dim, dropout)
         self.dropout = Dropout(dropout)
 

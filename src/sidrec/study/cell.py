@@ -56,7 +56,7 @@ def model_cell(
     done = _finished(out, variant, recipe.seed, key)
     if done is not None:
         return done
-    work = home.home() / "studies" / f"{variant}-s{recipe.seed}-{key}"
+    work = work_folder(variant, recipe.seed, key)
     codebook = _codebook(recipe, data)
     catalog = Catalog.read(codebook / "catalogue.parquet")
     if tuple(catalog.item_ids) != data.protocol.item_ids:
@@ -119,6 +119,11 @@ def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, se
     judged = judge(lists, data.targets, data.protocol.num_items)
     facts = {"fit_cpu_seconds": round(time.process_time() - started, 1), "settings": repr(model)}
     return _write(out, variant, seed, key, judged, facts)
+
+
+def work_folder(variant: str, seed: int, key: str) -> Path:
+    """Return where a cell's checkpoints, model and logs lie."""
+    return home.home() / "studies" / f"{variant}-s{seed}-{key}"
 
 
 def cell_rows(out: Path, variant: str, seed: int) -> pl.DataFrame:

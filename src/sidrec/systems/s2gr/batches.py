@@ -4,7 +4,7 @@ Axes: `user` rows of a batch, `pos` encoder positions, `point` predicted baskets
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sidrec.data.catalog import PAD, Catalog
+from sidrec.errors import UsageError
+from sidrec.quantization.sharding import Shards
 
 Ints = NDArray[np.int64]
 
@@ -86,6 +88,20 @@ class EncoderInput:
     level: Int[Tensor, "user pos"] | None
     rank: Int[Tensor, "user pos"]
 
+    def to(self, device: torch.device) -> "EncoderInput":
+        """Return the same input on another device."""
+        level = None if self.level is None else self.level.to(device)
+        return EncoderInput(self.items.to(device), self.bag_start.to(device), level, self.rank.to(device))
+
+    def rows(self, low: int, high: int) -> "EncoderInput":
+        """Return the input of users `low` to `high`."""
+        width = self.rank.shape[1]
+        start = self.bag_start[low * width : high * width]
+        first = int(start[0]) if len(start) else 0
+        last = int(self.bag_start[high * width]) if high < len(self.rank) else len(self.items)
+        level = None if self.level is None else self.level[low:high]
+        return EncoderInput(self.items[first:last], start - first, level, self.rank[low:high])
+
 
 def encoder_input(
     histories: Sequence[History],
@@ -145,6 +161,38 @@ class TrainingBatch:
     target_weight: Float[Tensor, " event"]  # sums to 1 over a point
     sampled: Int[Tensor, "user point target"]
 
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """Return the same batch on another device."""
+        moved = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "inputs"}
+        return TrainingBatch(self.inputs.to(device), **{name: value.to(device) for name, value in moved.items()})
+
+    def part(self, rank: int, count: int) -> "TrainingBatch":
+        """Return one of `count` parts of the batch's users; point weights still sum to 1 over all of them.
+
+        Raises:
+            UsageError: there are fewer users than parts.
+        """
+        users, points = self.limit.shape
+        if users < count:
+            raise UsageError(
+                f"a batch of {users} users has no part for each of {count} ranks",
+                next_step="change training.batch_users, so that the last batch of an epoch is larger",
+            )
+        low, high = users * rank // count, users * (rank + 1) // count
+        own = slice(low, high)
+        targets = (self.target_point >= low * points) & (self.target_point < high * points)
+        return TrainingBatch(
+            inputs=self.inputs.rows(low, high),
+            limit=self.limit[own],
+            same_day=self.same_day[own],
+            point_weight=self.point_weight[own],
+            prior_day=self.prior_day[own],
+            target_point=self.target_point[targets] - low * points,
+            target_item=self.target_item[targets],
+            target_weight=self.target_weight[targets],
+            sampled=self.sampled[own],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -163,17 +211,26 @@ class Sampling:
 
 
 class TrainingSet:
-    """Users as reproducible batches: an epoch and a step decide every draw.
+    """Users as reproducible batches: an epoch and a step decide every draw; a rank of several gets its part of each.
 
     A user with a single basket takes part only where baskets are split.
     """
 
-    def __init__(self, histories: Sequence[History], sampling: Sampling, *, fit_day: int, seed: int) -> None:
+    def __init__(
+        self,
+        histories: Sequence[History],
+        sampling: Sampling,
+        *,
+        fit_day: int,
+        seed: int,
+        shards: Shards | None = None,
+    ) -> None:
         least = 1 if sampling.split_share else 2
         self.histories = [_newest(history, sampling) for history in histories if _learnable(history, least)]
         self.sampling = sampling
         self.fit_day = fit_day
         self.seed = seed
+        self.shards = shards
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
@@ -189,7 +246,9 @@ class TrainingSet:
         steps = rng.permutation(len(self))
         for step in range(first, len(steps)):
             rows = order[steps[step] * size : (steps[step] + 1) * size]
-            yield self._batch(rows.tolist(), np.random.default_rng([self.seed, epoch, step]))
+            batch = self._batch(rows.tolist(), np.random.default_rng([self.seed, epoch, step]))
+            # Every rank draws the whole batch and keeps its part, so the draws are those of one process.
+            yield batch if self.shards is None else batch.part(self.shards.rank, self.shards.count)
 
     def _batch(self, rows: list[int], rng: np.random.Generator) -> TrainingBatch:
         sampling = self.sampling

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from sidrec.decoding.trie import NONE, ROOT, PrefixTrie, child_log_probs
+from sidrec.quantization.sharding import Shards
 from sidrec.systems.s2gr.batches import TrainingBatch
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.model import Decoding, Memory, S2GRModel
@@ -30,6 +32,18 @@ class Tables:
     centres: list[Float[Tensor, "cluster code_dim"]]
     prior: PopularityPrior
 
+    def to(self, device: torch.device) -> "Tables":
+        """Return the same tables on another device."""
+        return Tables(
+            trie=self.trie.to(device),
+            ancestors=self.ancestors.to(device),
+            codes=self.codes.to(device),
+            present=self.present.to(device),
+            clusters=[table.to(device) for table in self.clusters],
+            centres=[table.to(device) for table in self.centres],
+            prior=PopularityPrior(self.prior.table.to(device), self.prior.first_day),
+        )
+
 
 def alignment_loss(
     token: Float[Tensor, "row code_dim"],
@@ -45,18 +59,19 @@ def alignment_loss(
 
 def contrast_loss(
     guess: Float[Tensor, "row dim"],
-    truth: Float[Tensor, "row dim"],
-    item: Int[Tensor, " row"],
+    truth: Float[Tensor, "column dim"],
+    item: Int[Tensor, " column"],
     weight: Float[Tensor, " row"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Return L_InfoNCE between v_g and the target's mean code embedding, the other rows' targets as negatives.
 
-    A column with the row's own item is no negative.
+    A column with the row's own item is no negative. Columns beyond the rows are negatives alone.
     """
+    rows = len(guess)
     similarity = normalize(guess, dim=-1) @ normalize(truth, dim=-1).T / temperature
-    same = item[:, None] == item
-    own = torch.eye(len(item), dtype=torch.bool, device=item.device)
+    same = item[:rows, None] == item
+    own = torch.eye(rows, len(item), dtype=torch.bool, device=item.device)
     return -(weight * similarity.masked_fill(same & ~own, -torch.inf).log_softmax(dim=-1).diagonal()).sum()
 
 
@@ -68,9 +83,13 @@ def regulariser(
 
 
 def losses(
-    model: S2GRModel, batch: TrainingBatch, tables: Tables, prior_row: Int[Tensor, "user point"]
+    model: S2GRModel,
+    batch: TrainingBatch,
+    tables: Tables,
+    prior_row: Int[Tensor, "user point"],
+    shards: Shards | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return `total` and its terms for one batch.
+    """Return `total` and its terms for one batch, or for one rank's part of it: the parts' terms add up to its terms.
 
     The first code's state does not depend on the target, so its loss is over all items of the basket at once; deeper
     levels teacher-force the sampled items, with live caches: gradients flow through every thinking token.
@@ -112,7 +131,7 @@ def losses(
             codes = one_hot(tables.codes[item, level], len(model.code_in[level])).to(logits.dtype)
             terms[f"align_{level + 1}"] = _alignment(model, tables, level, tokens[level], codes, weight)
     if first_token is not None and config.contrast_weight:
-        _add_whole_item_terms(model, batch, tables, memory, first_token, terms)
+        _add_whole_item_terms(model, batch, tables, memory, first_token, terms, shards)
     total = torch.zeros((), device=logits.device)
     terms["total"] = sum((_weight_of(config, name) * value for name, value in terms.items()), start=total)
     return terms
@@ -153,6 +172,7 @@ def _add_whole_item_terms(
     memory: Memory,
     first_token: Float[Tensor, "user point dim"],
     terms: dict[str, Tensor],
+    shards: Shards | None,
 ) -> None:
     config = model.config
     real: Bool[Tensor, "user point"] = batch.point_weight > 0
@@ -163,8 +183,30 @@ def _add_whole_item_terms(
     truth = model.item_vectors(codes, present) / present.sum(dim=-1, keepdim=True)
     if not config.contrast_to_codes:
         truth = truth.detach()
-    terms["contrast"] = contrast_loss(guess, truth, item, weight, config.contrast_temperature)
+    others, their_items = _of_other_ranks(truth, item, shards)
+    terms["contrast"] = contrast_loss(
+        guess, torch.cat([truth, others]), torch.cat([item, their_items]), weight, config.contrast_temperature
+    )
     terms["reg"] = regulariser(first_token[real], guess, weight)
+
+
+def _of_other_ranks(
+    truth: Float[Tensor, "row dim"], item: Int[Tensor, " row"], shards: Shards | None
+) -> tuple[Float[Tensor, "other dim"], Int[Tensor, " other"]]:
+    """Return the targets of the other ranks' parts; gradients flow back to the rank that a target is of."""
+    if shards is None or shards.count == 1:
+        return truth[:0], item[:0]
+    sizes = shards.sizes(len(item), item.device)
+    padded = truth.new_zeros(max(sizes), truth.shape[1])
+    # Added rather than assigned, so that an empty part is in the graph as well and takes part in the way back.
+    padded = torch.cat([truth, padded[len(truth) :]])
+    vectors = all_gather(padded, group=shards.group)
+    items = shards.gather(item).split(sizes)
+    others = [rank for rank in range(shards.count) if rank != shards.rank]
+    return (
+        torch.cat([vectors[rank][: sizes[rank]] for rank in others]),
+        torch.cat([items[rank] for rank in others]),
+    )
 
 
 def _point_distribution(

@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag
 from sidrec.nn.attention import DistanceBias, KeyValues
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock
 from sidrec.nn.dropout import Dropout
+from sidrec.nn.norm import RMSNorm
 from sidrec.systems.s2gr.batches import EncoderInput
 from sidrec.systems.s2gr.config import S2GRModelConfig
 
@@ -124,11 +125,11 @@ class S2GRModel(nn.Module):
         self.input_dropout = Dropout(dropout)
         shape = (dim, heads, ff_dim, dropout, config.head_dim)
         self.encoder = nn.ModuleList([EncoderBlock(*shape) for _ in range(config.encoder_layers)])
-        self.encoder_norm = nn.RMSNorm(dim)
+        self.encoder_norm = RMSNorm(dim)
         self.decoder = nn.ModuleList([DecoderBlock(*shape) for _ in range(config.decoder_layers)])
-        self.decoder_norm = nn.RMSNorm(dim)
+        self.decoder_norm = RMSNorm(dim)
         self.auxiliary = nn.ModuleList([DecoderBlock(*shape) for _ in range(config.auxiliary_layers)])
-        self.auxiliary_norm = nn.RMSNorm(dim)
+        self.auxiliary_norm = RMSNorm(dim)
         self.auxiliary_query = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.to_code_space = nn.Linear(dim, code_dim, bias=False)
 

@@ -1,7 +1,8 @@
 """S²GR is fitted twice: without the last month, to learn how users repeat, and then from scratch on everything."""
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import NONE, PrefixTrie
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, link_unaligned
+from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.s2gr.batches import (
     History,
     Sampling,
@@ -46,7 +47,9 @@ from sidrec.systems.s2gr.rank import (
 from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
+from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train
+from sidrec.training.parallel import shards_from_environment
 
 EPOCH = date(1970, 1, 1)
 # Items outside the history that the gate's offset is judged against; a list's head needs no more.
@@ -66,7 +69,11 @@ class S2GRSystem:
         """Write `folder/model`; checkpoints of a killed fit lie in `folder/checkpoints`.
 
         With `inputs.start`, the fit goes on from those weights for `fine_tune_epochs` and keeps their repeat path.
+        With `inputs.validate`, it may end early, with the weights that did best. Under torchrun every rank calls this
+        with the same inputs, they train on parts of each batch, and rank 0 writes. TensorBoard files lie in
+        `folder/logs`.
         """
+        shards = shards_from_environment()
         trie = PrefixTrie.from_codes(inputs.catalog.codes)
         codewords = Codebook.load(inputs.codebook).quantizer.codebooks
         clusters = cluster_codewords(codewords, inputs.catalog.codes, self.codebook, seed=inputs.seed)
@@ -96,12 +103,15 @@ class S2GRSystem:
             epochs,
             checkpoints / "final",
             "train_model: fit",
+            logs=TrainingLogs(folder / "logs" / "fit"),
+            validate=inputs.validate,
         )
-        self._write(folder / "model", generator, bias, path, clusters, log)
-        Checkpoints(checkpoints, minutes=0).clear()
+        if shards is None or shards.rank == 0:
+            self._write(folder / "model", generator, bias, path, clusters, log)
+            Checkpoints(checkpoints, minutes=0).clear()
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
-            "epochs": epochs,
+            "epochs": log[-1]["epoch"],
             "loss": log[-1],
             "train_seconds": log[-1]["seconds"],
             "repeat": held_out_summary,
@@ -142,9 +152,14 @@ class S2GRSystem:
         epochs: int,
         checkpoints: Path,
         label: str,
+        *,
+        logs: TrainingLogs,
+        validate: Callable[[RankingModel], float] | None = None,
     ) -> tuple[list[dict[str, Any]], Tensor]:
         """Return the log and the prefix biases on `fit_day`; the generator then holds the averaged weights."""
         training = self.training
+        shards = shards_from_environment()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if training.prior == "static":
             prior = PopularityPrior.static(histories, trie)
         else:
@@ -170,10 +185,22 @@ class S2GRSystem:
             split_share=training.split_share,
             points=training.points,
         )
-        data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed)
+        data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed, shards=shards)
+        depth = torch.searchsorted(trie.level_start, torch.arange(trie.num_nodes), right=True) - 1
+        row = int(prior.on(torch.tensor(fit_day)))
+        there = tables.to(device)
+        generator.to(device)
 
         def terms(batch: TrainingBatch) -> dict[str, Tensor]:
-            return losses(generator, batch, tables, prior.on(batch.prior_day))
+            rows = prior.on(batch.prior_day).to(device)
+            return losses(generator, batch.to(device), there, rows, shards)
+
+        def value() -> float:
+            assert validate is not None
+            # Rankers answer on the CPU.
+            model = generator if device.type == "cpu" else copy.deepcopy(generator).cpu()
+            bias = folded_bias(model, prior.table[row], depth)
+            return validate(S2GRRanker.of(model, inputs.catalog, trie, bias, None))
 
         config = LoopConfig(
             epochs=epochs,
@@ -184,12 +211,24 @@ class S2GRSystem:
             average_decay=training.average_decay,
             seed=inputs.seed,
             threads=inputs.threads,
+            schedule=training.schedule,
+            validate_every=training.validate_every,
+            patience=training.patience,
+            precision=training.precision,
+            compile=training.compile,
         )
         log = train(
-            generator, data, terms, config, Checkpoints(checkpoints, minutes=training.checkpoint_minutes), label
+            generator,
+            data,
+            terms,
+            config,
+            Checkpoints(checkpoints, minutes=training.checkpoint_minutes),
+            label,
+            validate=None if validate is None else value,
+            logs=logs,
+            shards=shards,
         )
-        depth = torch.searchsorted(trie.level_start, torch.arange(trie.num_nodes), right=True) - 1
-        row = int(prior.on(torch.tensor(fit_day)))
+        generator.cpu()
         return log, folded_bias(generator, prior.table[row], depth)
 
     def _fit_repeat(
@@ -216,6 +255,7 @@ class S2GRSystem:
             epochs,
             checkpoints / "held_out",
             "train_model: held-out fit",
+            logs=TrainingLogs(checkpoints.parent / "logs" / "held_out"),
         )
         ranker = S2GRRanker.of(generator, inputs.catalog, trie, bias, None)
         queries, targets = validation_rows(inputs.training_set, inputs.catalog)

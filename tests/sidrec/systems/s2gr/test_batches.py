@@ -193,3 +193,37 @@ def test_the_prior_is_a_distribution_at_every_prefix(world: Any) -> None:
     inner = trie.item == -1
 
     torch.testing.assert_close(sums[:, inner], torch.ones_like(sums[:, inner]), atol=1e-4, rtol=1e-4)
+
+
+def test_one_basket_a_user_where_an_epoch_predicts_the_newest_alone() -> None:
+    """No augmentation: the history is read whole, and only its last basket is a target."""
+    batch = first_batch(TWO, points="last")
+
+    assert targets_of(batch) == [{2: 0.5, 4: 0.5}, {6: 0.5, 7: 0.5}]
+    assert sorted(batch.limit.flatten().tolist()) == [0, 1]
+    assert batch.point_weight.tolist() == [[0.5], [0.5]]
+
+
+def test_a_sampled_point_reads_what_is_before_it_and_every_basket_has_its_turn() -> None:
+    data = TrainingSet([TWO[0]], replace(SAMPLING, points="sampled"), fit_day=50, seed=0)
+    seen = set()
+    for epoch in range(20):
+        [batch] = data.batches(epoch)
+        newest = int(batch.limit)
+        assert batch.inputs.items.tolist() == TWO[0].items[: TWO[0].start[newest + 1]].tolist()
+        assert set(batch.target_item.tolist()) == set(TWO[0].items[TWO[0].start[newest + 1] : TWO[0].start[newest + 2]])
+        seen.add(newest)
+
+    assert seen == {0, 1}
+
+
+def test_the_static_prior_is_the_share_of_all_baskets_on_every_day(world: Any) -> None:
+    histories = histories_of(world.baskets, world.catalog)
+    trie = PrefixTrie.from_codes(world.catalog.codes)
+    prior = PopularityPrior.static(histories, trie)
+    counts = np.bincount(np.concatenate([history.items for history in histories]), minlength=64) + 0.02
+    item = 5
+    log_p = sum(float(prior.table[0, node]) for node in trie.ancestors[item].unique())
+
+    assert prior.on(torch.tensor([0, 99_999])).tolist() == [0, 0]
+    assert log_p == pytest.approx(float(np.log(counts[item] / counts.sum())), abs=1e-4)

@@ -29,3 +29,28 @@ def test_a_code_belongs_to_its_nearest_centre() -> None:
 
     for level in range(3):
         torch.testing.assert_close(clusters.of[level], torch.cdist(words[level], clusters.centres[level]).argmin(dim=1))
+
+
+def test_random_clusters_have_the_sizes_of_the_real_ones_and_other_members() -> None:
+    """A control: the same task without its meaning."""
+    torch.manual_seed(0)
+    words = torch.randn(2, 32, 4)
+    codes = np.stack([np.arange(32)] * 2, axis=1).astype(np.int32)
+    real = cluster_codewords(words, codes, S2GRCodebookConfig(num_clusters=5), seed=0)
+    dealt = cluster_codewords(words, codes, S2GRCodebookConfig(num_clusters=5, random_clusters=True), seed=0)
+
+    for level in range(2):
+        assert dealt.of[level].bincount().tolist() == real.of[level].bincount().tolist()
+        assert not torch.equal(dealt.of[level], real.of[level])
+        mean = torch.stack([words[level][dealt.of[level] == cluster].mean(dim=0) for cluster in range(5)])
+        torch.testing.assert_close(dealt.centres[level], mean)
+
+
+def test_with_a_cluster_a_code_the_cluster_is_the_code() -> None:
+    """K_c = K: a thinking token is to predict the code itself."""
+    torch.manual_seed(0)
+    words = torch.randn(1, 16, 4)
+    codes = np.arange(16, dtype=np.int32)[:, None]
+    clusters = cluster_codewords(words, codes, S2GRCodebookConfig(num_clusters=16), seed=0)
+
+    assert len(clusters.of[0].unique()) == 16

@@ -10,6 +10,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.s2gr.batches import (
+    History,
     Sampling,
     TrainingBatch,
     TrainingSet,
@@ -20,12 +21,13 @@ from sidrec.systems.s2gr.batches import (
 )
 from sidrec.systems.s2gr.clusters import cluster_codewords
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig
-from sidrec.systems.s2gr.losses import Tables, alignment_loss, contrast_loss, losses, regulariser
-from sidrec.systems.s2gr.model import S2GRModel
+from sidrec.systems.s2gr.losses import Tables, _smoothed, alignment_loss, contrast_loss, losses, regulariser
+from sidrec.systems.s2gr.model import Decoding, S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior
 from sidrec.systems.s2gr.steps import GeneratorSteps
 
 FIT_DAY = 14_914
+HISTORY = History(np.array([3, 9, 40]), np.array([0, 2, 3]), np.array([10, 20]))
 SAMPLING = Sampling(
     batch_users=16,
     targets=3,
@@ -171,3 +173,92 @@ def test_an_untrained_generator_is_the_popularity_prior(world: Any, tables: Tabl
     expected = torch.from_numpy(np.log(share / share.sum())).float()
 
     torch.testing.assert_close(scores, expected.expand(2, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_one_masked_pass_with_the_tokens_as_constants_gives_the_incremental_states(tables: Tables) -> None:
+    """The cache changes nothing: BOS, t_1, s_1, t_2, s_2, t_3 at once, each seeing its past, is the same decoder."""
+    model = model_of(tables).eval()
+    memory = model.encode(encoder_input([HISTORY]), tables.codes, tables.present)
+    decoding = Decoding(model, memory, torch.tensor([[1]]))
+    codes, fed, states = (5, 2), [decoding.begin()], []
+    for level in range(3):
+        states.append(decoding.feed(fed[-1]))
+        fed.append((states[-1] + model.level_position[level]).detach())
+        states.append(decoding.feed(fed[-1]))
+        if level < 2:
+            fed.append(model.code_in[level][codes[level]][None, None])
+
+    hidden = torch.cat(fed, dim=1)
+    causal = torch.full((6, 6), -torch.inf).triu(1)[None, None]
+    for layer, block in enumerate(model.decoder):
+        normed = block.self_norm(hidden)
+        hidden = hidden + block.self_attention(normed, block.self_attention.remember(normed), causal)
+        bias = decoding.bias.expand(-1, -1, 6, -1)
+        hidden = hidden + block.cross_attention(block.cross_norm(hidden), memory.layers[layer], bias)
+        hidden = hidden + block.ff(block.ff_norm(hidden))
+
+    torch.testing.assert_close(model.decoder_norm(hidden), torch.cat(states, dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_without_supervision_thinking_is_pausing_with_vectors(batch: TrainingBatch, tables: Tables) -> None:
+    """Lambda 0, no alignment, no contrast: only the codes' terms are left, and they are those of the full objective."""
+    off = {"align_weight": 0.0, "contrast_weight": 0.0, "regulariser_weight": 0.0}
+    bare = terms_of(model_of(tables, **off), batch, tables)
+    full = terms_of(model_of(tables), batch, tables)
+
+    assert set(bare) == {"rec_1", "rec_2", "rec_3", "total"}
+    torch.testing.assert_close(bare["total"], sum(full[f"rec_{level}"] for level in (1, 2, 3)))
+
+
+def test_a_pause_is_the_level_position_whatever_the_history_says(tables: Tables) -> None:
+    model = model_of(tables, thinking="pause").eval()
+    memory = model.encode(encoder_input([HISTORY]), tables.codes, tables.present)
+    decoding = Decoding(model, memory, torch.tensor([[1]]))
+    logits, tokens = decoding.next_logits(0, decoding.begin())
+    by_hand = Decoding(model, memory, torch.tensor([[1]]))
+    by_hand.feed(by_hand.begin())
+
+    assert tokens == {}
+    torch.testing.assert_close(logits, by_hand.feed(model.level_position[0][None, None]) @ model.code_out[0].T)
+
+
+def test_thinking_ahead_aligns_every_level_before_the_first_code(batch: TrainingBatch, tables: Tables) -> None:
+    model = model_of(tables, thinking="ahead").eval()
+    memory = model.encode(batch.inputs, tables.codes, tables.present)
+    decoding = Decoding(model, memory, batch.limit)
+
+    assert sorted(decoding.next_logits(0, decoding.begin())[1]) == [0, 1, 2]
+    assert {"align_1", "align_2", "align_3"} <= set(terms_of(model, batch, tables))
+
+
+def test_label_smoothing_mixes_in_the_mean_over_real_continuations() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0, 0.0], [-0.5, 0.0, 0.0]])
+    real = torch.tensor([[True, True, False], [True, False, False]])
+
+    smoothed = _smoothed(log_probs[:, 0], log_probs, real, 0.2)
+    torch.testing.assert_close(smoothed, torch.tensor([0.8 * -1.0 + 0.2 * -1.5, -0.5]))
+    assert torch.equal(_smoothed(log_probs[:, 0], log_probs, real, 0.0), log_probs[:, 0])
+
+
+def test_in_token_space_a_centre_is_the_mean_embedding_of_its_codes_without_gradient(
+    batch: TrainingBatch, tables: Tables
+) -> None:
+    model = model_of(tables, align_space="token")
+    members = torch.nn.functional.one_hot(tables.clusters[0], 3).float()
+    token = torch.randn(2, 16)
+    same, centres = model.in_cluster_space(0, token, tables.centres[0], members)
+    expected = torch.stack([model.code_in[0][tables.clusters[0] == cluster].mean(dim=0) for cluster in range(3)])
+
+    assert torch.equal(same, token)
+    torch.testing.assert_close(centres, expected)
+    assert not centres.requires_grad
+
+
+def test_the_contrast_moves_the_codes_unless_told_not_to(batch: TrainingBatch, tables: Tables) -> None:
+    moved = {}
+    for flag in (True, False):
+        model = model_of(tables, contrast_to_codes=flag)
+        terms_of(model, batch, tables)["contrast"].backward()
+        moved[flag] = [table.grad.clone() for table in model.code_in]
+
+    assert not all(torch.equal(a, b) for a, b in zip(moved[True], moved[False], strict=True))

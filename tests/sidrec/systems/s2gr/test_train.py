@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,29 @@ def test_a_killed_fit_ends_with_the_same_bytes(
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("change", [{"thinking": "none"}, {"flatten": True}, {"align_weight": 0.0}])
-def test_every_variant_fits_and_answers(world: Any, system: S2GRSystem, tmp_path: Path, change: dict[str, Any]) -> None:
-    """The control without thinking tokens, the paper's flat layout, and no alignment."""
+@pytest.mark.parametrize(
+    ("change", "training"),
+    [
+        ({"thinking": "none"}, {}),
+        ({"thinking": "ahead"}, {}),
+        ({"thinking": "pause"}, {}),
+        ({"flatten": True}, {}),
+        ({"align_weight": 0.0}, {}),
+        ({"align_space": "token", "contrast_to_codes": False}, {}),
+        ({"tie_codes": True, "head_dim": 6, "prefix_bias": False, "label_smoothing": 0.1}, {"prior": "static"}),
+        ({"encoder": "full"}, {"points": "sampled", "schedule": "inverse_sqrt"}),
+        ({"encoder": "full", "flatten": True}, {"points": "last", "precision": "bfloat16"}),
+    ],
+)
+def test_every_variant_fits_and_answers(
+    world: Any, system: S2GRSystem, tmp_path: Path, change: dict[str, Any], training: dict[str, Any]
+) -> None:
+    """The controls, the paper's flat layout, a T5 encoder, and every other choice that the paper leaves open."""
     variant = S2GRSystem(
-        system.codebook, system.model.model_copy(update=change), system.training, RepeatConfig(enabled=False)
+        system.codebook,
+        system.model.model_copy(update=change),
+        system.training.model_copy(update=training),
+        RepeatConfig(enabled=False),
     )
     summary = variant.fit(world.inputs(), tmp_path)
     ranking = variant.open(tmp_path / "model", world.catalog).rank(
@@ -157,3 +176,65 @@ def test_a_fit_goes_on_from_the_weights_it_is_given(world: Any, system: S2GRSyst
     assert header["repeat"] == json.loads((tmp_path / "first" / "model" / "model.json").read_text())["repeat"]
     # Prefix biases are learnt anew from the day's popularity, so scores may differ a little; what is liked does not.
     assert np.mean([len(set(a.items) & set(b.items)) / 5 for a, b in zip(one, other, strict=True)]) > 0.8
+
+
+def test_a_memorised_set_is_decoded_without_a_mistake(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    """Twelve users of two baskets each, one item a basket: greedy decoding gives every user the second item."""
+    rng = np.random.default_rng(0)
+    pairs = [(int(a), int(b)) for a, b in zip(rng.permutation(64)[:12], rng.permutation(64)[:12], strict=True)]
+    day = world.baskets["day"].min()
+    rows = [
+        {
+            "user_id": f"u{user}",
+            "day": day + timedelta(days=step),
+            "time": 0,
+            "item_ids": [world.catalog.item_ids[item]],
+        }
+        for user, pair in enumerate(pairs)
+        for step, item in enumerate(pair)
+    ]
+    training = system.training.model_copy(
+        update={"epochs": 150, "learning_rate": 1e-2, "average_decay": 0.9, "item_dropout": 0.0, "prior": "static"}
+    )
+    model = system.model.model_copy(update={"dropout": 0.0})
+    memoriser = S2GRSystem(system.codebook, model, training, RepeatConfig(enabled=False))
+    memoriser.fit(replace(world.inputs(), baskets=pl.DataFrame(rows)), tmp_path)
+    queries = [
+        Query(np.array([first]), np.array([NOW - DAY]), np.zeros(1, dtype=np.int64), NOW, k=1, exclude_seen=False)
+        for first, _ in pairs
+    ]
+    rankings = memoriser.open(tmp_path / "model", world.catalog).rank(
+        queries, beam_width=1, blocked=np.zeros(64, dtype=bool)
+    )
+
+    assert [int(ranking.items[0]) for ranking in rankings] == [second for _, second in pairs]
+
+
+def test_validation_ends_a_fit_with_the_weights_that_did_best(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    """The measure is given a ranker that answers; the model written is that of its best epoch."""
+    values = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
+    answers = []
+
+    def measure(model: Any) -> float:
+        [ranking] = model.rank([theme_query(0, exclude_seen=False)], beam_width=8, blocked=np.zeros(64, dtype=bool))
+        answers.append(ranking)
+        return next(values)
+
+    training = system.training.model_copy(update={"epochs": 6, "validate_every": 1, "patience": 2})
+    stopping = S2GRSystem(system.codebook, system.model, training, RepeatConfig(enabled=False))
+    summary = stopping.fit(replace(world.inputs(), validate=measure), tmp_path)
+    [ranking] = stopping.open(tmp_path / "model", world.catalog).rank(
+        [theme_query(0, exclude_seen=False)], beam_width=8, blocked=np.zeros(64, dtype=bool)
+    )
+
+    assert summary["epochs"] == 4
+    assert summary["loss"]["best_epoch"] == 2
+    assert ranking.items.tolist() == answers[1].items.tolist()
+    np.testing.assert_allclose(ranking.scores, answers[1].scores, rtol=1e-5)
+
+
+def test_the_curves_of_a_fit_are_tensorboard_files(world: Any, system: S2GRSystem, tmp_path: Path) -> None:
+    system.fit(world.inputs(), tmp_path)
+
+    assert list((tmp_path / "logs" / "fit").glob("events.out.tfevents*"))
+    assert list((tmp_path / "logs" / "held_out").glob("events.out.tfevents*"))

@@ -1,0 +1,1 @@
+"""One cell of a study: one variant, one seed, fitted and judged."""

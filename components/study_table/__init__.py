@@ -1,0 +1,1 @@
+"""A study's finished cells as one table."""
