@@ -86,7 +86,8 @@ class EASE:
         matrix = fit_matrix(data, self.unit).astype(self.precision)
         gram = (matrix.T @ matrix).toarray()
         gram[np.diag_indices_from(gram)] += self.penalty
-        weights = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        # LAPACK gives columns first, of which a product with sparse rows would make its own copy every time.
+        weights = np.ascontiguousarray(linalg.inv(gram, overwrite_a=True, check_finite=False))
         weights /= -weights.diagonal()
         np.fill_diagonal(weights, 0.0)
         # Of one precision with the history, or every product would copy the table.
