@@ -13,6 +13,7 @@ def train_model(  # type: ignore[no-untyped-def]
     decision: dsl.Input[dsl.Artifact],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    logs: dsl.Output[dsl.Artifact],
     champion: str = "",
 ):
     """Fit the recipe's system on the days before the gate window, or carry the live model on."""
@@ -22,4 +23,5 @@ def train_model(  # type: ignore[no-untyped-def]
     inputs = {"baskets": baskets.path, "codebook": codebook.path, "training_set": training_set.path}
     if champion:
         inputs |= {"champion": champion, "decision": decision.path}
-    execute("train_model", run, recipe=recipe, sections=SECTIONS, inputs=inputs, outputs={"model": model.path})
+    outputs = {"model": model.path, "logs": logs.path}
+    execute("train_model", run, recipe=recipe, sections=SECTIONS, inputs=inputs, outputs=outputs)

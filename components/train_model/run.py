@@ -18,7 +18,7 @@ SECTIONS = ("kind", "codebook", "model", "training", "repeat", "seed", "threads"
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Write `folder/model`; a killed step goes on from the checkpoint it left in `folder`.
+    """Write `folder/model` and `folder/logs` (TensorBoard); a killed step goes on from its checkpoint in `folder`.
 
     With the live bundle among the inputs, the codebook's decision says how its model follows: carried over an
     appended catalogue with every weight, fine-tuned on a refreshed one, or left behind for one trained from scratch.
@@ -27,6 +27,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         CheckFailedError: the live model is of another system or shape than the recipe's.
     """
     system = build(recipe)
+    # Systems without curves leave it empty; the artefact is there all the same.
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
     catalog = Catalog.read(inputs["codebook"] / "catalogue.parquet")
     how = files.read_json(inputs["decision"])["training"] if "champion" in inputs else "scratch"
     print(f"train_model: {_SAID[how]}", flush=True)

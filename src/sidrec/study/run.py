@@ -1,5 +1,6 @@
 """A whole study: floors and variants, cell after cell; what is finished is not done again."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def run_study(study: StudyConfig, out: Path, *, only: Sequence[str] = ()) -> dic
         cells.append(run_cell(study, variant, seed, out, loaded))
         metrics = cells[-1]["metrics"]
         said = ", ".join(f"{kind} {values['ndcg@10']:.4f}" for kind, values in metrics.items())
-        print(f"study {study.name}: {variant} seed {seed}: NDCG@10 {said}", flush=True)
+        print(f"study {study.name}: {variant} seed {seed}: NDCG@10 {said}", file=sys.stderr, flush=True)
     return tabulate(study, out)
 
 

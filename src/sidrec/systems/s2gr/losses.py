@@ -200,8 +200,8 @@ def _of_other_ranks(
     padded = truth.new_zeros(max(sizes), truth.shape[1])
     # Added rather than assigned, so that an empty part is in the graph as well and takes part in the way back.
     padded = torch.cat([truth, padded[len(truth) :]])
-    vectors = all_gather(padded, group=shards.group)
-    items = shards.gather(item).split(sizes)
+    vectors = all_gather(padded, group=shards.group)  # type: ignore[no-untyped-call]
+    items = torch.split(shards.gather(item), sizes)
     others = [rank for rank in range(shards.count) if rank != shards.rank]
     return (
         torch.cat([vectors[rank][: sizes[rank]] for rank in others]),
