@@ -186,7 +186,7 @@ def test_lists_do_not_depend_on_the_batches(
     data = world.data()
     targets = {kind: data.targets(kind) for kind in ("all", "novel")}
     lists, _ = bundle_lists(inputs["bundle"], recipe(), data, targets, label="t")  # type: ignore[arg-type]
-    monkeypatch.setattr("components.evaluate.run.BATCH", 3)
+    monkeypatch.setattr("sidrec.study.lists.BATCH", 3)
     again, _ = bundle_lists(inputs["bundle"], recipe(), data, targets, label="t")  # type: ignore[arg-type]
 
     for kind in ("all", "novel"):

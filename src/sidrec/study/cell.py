@@ -26,7 +26,7 @@ from sidrec.recipe import Recipe, S2GRRecipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
 from sidrec.release.provenance import git_sha
-from sidrec.study.config import cell_key
+from sidrec.study.config import cell_key, floor_key
 from sidrec.study.data import StudyData, Target
 from sidrec.study.lists import recommended_lists
 from sidrec.study.rows import queries_of, single_targets
@@ -105,15 +105,15 @@ def model_cell(
 def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, seed: int, out: Path) -> dict[str, Any]:
     """Return the result of a floor, from `out` where it is finished there."""
     variant = f"floor_{name}"
-    key = cell_key(recipe.model_copy(update={"seed": seed}), f"{target} {name}", data.digest)
-    done = _finished(out, variant, seed, key)
-    if done is not None:
-        return done
     if recipe.evaluation.protocol == "next_basket_v1":
         model = floor_model(name, seed=seed)  # type: ignore[arg-type]
     else:
         settings = SEQUENCE_SETTINGS.get(data.name, SequenceSettings(ease_penalty=500.0))
         model = sequence_floor(name, settings, seed=seed)  # type: ignore[arg-type]
+    key = floor_key(recipe, f"{target} {model!r}", data.digest)
+    done = _finished(out, variant, seed, key)
+    if done is not None:
+        return done
     started = time.process_time()
     lists = rank_all(model.fit(data.protocol), data.protocol, data.targets)
     judged = judge(lists, data.targets, data.protocol.num_items)

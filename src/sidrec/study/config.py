@@ -80,6 +80,17 @@ def cell_key(recipe: Recipe, target: str, data: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
+def floor_key(recipe: Recipe, settings: str, data: str) -> str:
+    """Return the digest of what a floor's result depends on: its own settings, the protocol and the data.
+
+    Args:
+        settings: the target and the floor with all its settings, its seed among them.
+    """
+    protocol = recipe.model_dump(mode="json", include={"evaluation", "as_of", "gate_days"})
+    text = json.dumps({"recipe": protocol, "settings": settings, "data": data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for name, change in changes.items():

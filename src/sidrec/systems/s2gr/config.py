@@ -132,6 +132,9 @@ class S2GRTrainingConfig(BaseModel):
     prior: Literal["recent", "static"] = Field(
         "recent", description="Popularity that the prefix prior counts: of the last days, or of the whole fit period."
     )
+    prior_smoothing: float = Field(
+        0.0, ge=0, description="Purchases in the window that every item is given, so that a new one has a prior."
+    )
     prior_window_days: int = Field(28, ge=1, description="Recent popularity that the prefix prior counts.")
     prior_delay_days: int = Field(
         30, ge=0, description="A point's prior is up to so many days older than the point, as a served model's is."

@@ -30,8 +30,22 @@ class PopularityPrior:
     first_day: int
 
     @classmethod
-    def fit(cls, histories: Sequence[History], trie: PrefixTrie, *, last_day: int, window_days: int) -> Self:
-        """Return the prior for every day up to `last_day`, each from the days strictly before it."""
+    def fit(
+        cls,
+        histories: Sequence[History],
+        trie: PrefixTrie,
+        *,
+        last_day: int,
+        window_days: int,
+        smoothing: float = 0.0,
+    ) -> Self:
+        """Return the prior for every day up to `last_day`, each from the days strictly before it.
+
+        Args:
+            smoothing: purchases in the window that every item is given. Without any, a prefix of new items starts at
+                next to nothing, training makes up for it by the prefix's own bias, and that bias is still there when
+                the items are known and sell.
+        """
         num_items = len(trie.leaf)
         first_day = min(int(history.days[0]) for history in histories)
         days = last_day - first_day + 1
@@ -42,7 +56,7 @@ class PopularityPrior:
         before = np.concatenate([np.zeros((1, num_items), np.float32), sold[:days].cumsum(axis=0)])[:days]
         window = before - before[np.maximum(np.arange(days) - window_days, 0)]
         past = before + UNSEEN
-        mass = torch.from_numpy(window + PAST_WEIGHT * past / past.sum(axis=1, keepdims=True))
+        mass = torch.from_numpy(window + PAST_WEIGHT * past / past.sum(axis=1, keepdims=True) + smoothing)
         return cls(_log_shares(mass.double(), trie), first_day)
 
     @classmethod

@@ -163,7 +163,13 @@ class S2GRSystem:
         if training.prior == "static":
             prior = PopularityPrior.static(histories, trie)
         else:
-            prior = PopularityPrior.fit(histories, trie, last_day=fit_day, window_days=training.prior_window_days)
+            prior = PopularityPrior.fit(
+                histories,
+                trie,
+                last_day=fit_day,
+                window_days=training.prior_window_days,
+                smoothing=training.prior_smoothing,
+            )
         tables = Tables(
             trie=trie,
             ancestors=trie.ancestors,
