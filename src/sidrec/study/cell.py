@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+import yaml
 
 from sidrec import files, home
 from sidrec.codebook.build import Sources, build
 from sidrec.codebook.config import LifecycleConfig
 from sidrec.data.catalog import Catalog
 from sidrec.data.embedding import fit_embedder
-from sidrec.errors import UsageError
+from sidrec.errors import RecipeError, UsageError
 from sidrec.evaluation.judging import Judged, judge, rank_all
 from sidrec.evaluation.metrics import ndcg_at_k
 from sidrec.evaluation.protocol import NextBasket
 from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_model, sequence_floor
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.health import codebook_health
-from sidrec.recipe import Recipe, S2GRRecipe
+from sidrec.recipe import Recipe, S2GRRecipe, parse_recipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
 from sidrec.release.provenance import git_sha
@@ -53,7 +54,7 @@ def model_cell(
     if not isinstance(recipe, S2GRRecipe):
         raise UsageError(f"a study fits recipes of kind s2gr, this is {recipe.kind}")
     key = cell_key(recipe, target, data.digest)
-    done = _finished(out, variant, recipe.seed, key)
+    done = finished_model(out, variant, recipe, target, data.digest)
     if done is not None:
         return done
     work = work_folder(variant, recipe.seed, key)
@@ -99,7 +100,24 @@ def model_cell(
         "loss": fitted["loss"],
         "curve": [row["validation"] for row in _json_lines(log) if row.get("validation") is not None],
     }
-    return _write(out, variant, recipe.seed, key, judged, facts)
+    source = {"recipe": recipe.model_dump(mode="json"), "target": target, "data": data.digest}
+    return _write(out, variant, recipe.seed, key, judged, {**source, **facts})
+
+
+def finished_model(out: Path, variant: str, recipe: Recipe, target: Target, data: str) -> dict[str, Any] | None:
+    """Return the finished cell of this recipe in `out`, None where there is none.
+
+    A setting that the cell's recipe does not know counts as its default: that is what it was fitted by.
+    """
+    found = _stored(out, variant, recipe.seed)
+    if found is None or "recipe" not in found:
+        return None
+    try:
+        fitted = parse_recipe(yaml.safe_dump(found["recipe"]))
+    except RecipeError:
+        return None
+    same = cell_key(fitted, found["target"], found["data"]) == cell_key(recipe, target, data)
+    return found if same else None
 
 
 def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, seed: int, out: Path) -> dict[str, Any]:
@@ -111,8 +129,8 @@ def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, se
         settings = SEQUENCE_SETTINGS.get(data.name, SequenceSettings(ease_penalty=500.0))
         model = sequence_floor(name, settings, seed=seed)  # type: ignore[arg-type]
     key = floor_key(recipe, f"{target} {model!r}", data.digest)
-    done = _finished(out, variant, seed, key)
-    if done is not None:
+    done = _stored(out, variant, seed)
+    if done is not None and done["key"] == key:
         return done
     started = time.process_time()
     lists = rank_all(model.fit(data.protocol), data.protocol, data.targets)
@@ -131,12 +149,12 @@ def cell_rows(out: Path, variant: str, seed: int) -> pl.DataFrame:
     return pl.read_parquet(out / f"{variant}-s{seed}.parquet")
 
 
-def _finished(out: Path, variant: str, seed: int, key: str) -> dict[str, Any] | None:
+def _stored(out: Path, variant: str, seed: int) -> dict[str, Any] | None:
     path = out / f"{variant}-s{seed}.json"
     if not path.exists():
         return None
     result: dict[str, Any] = files.read_json(path)
-    return result if result["key"] == key and result["schema_version"] == SCHEMA_VERSION else None
+    return result if result["schema_version"] == SCHEMA_VERSION else None
 
 
 def _write(out: Path, variant: str, seed: int, key: str, judged: Judged, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 
 from sidrec import files
 from sidrec.errors import UsageError
-from sidrec.study.config import StudyConfig
+from sidrec.study.cell import finished_model
+from sidrec.study.config import StudyConfig, variant_recipe
 from sidrec.study.run import run_study, tabulate
 from sidrec.systems.s2gr.train import S2GRSystem
 from tests.sidrec.study.study_world import write_recipe, write_world
@@ -112,3 +113,18 @@ def test_a_study_without_a_finished_cell_has_no_table(finished: Any, tmp_path: P
 def test_an_unknown_variant_is_refused_before_anything_is_fitted(finished: Any) -> None:
     with pytest.raises(UsageError, match="odd not in study tiny"):
         run_study(finished[0], finished[1], only=["odd"])
+
+
+def test_a_setting_that_is_new_counts_as_its_default(finished: Any, tmp_path: Path) -> None:
+    """A cell fitted before a setting existed is still finished, unless the recipe sets it otherwise."""
+    study, out, _ = finished
+    recipe = variant_recipe(study, "s2gr", 0)
+    result = files.read_json(out / "s2gr-s0.json")
+    del result["recipe"]["training"]["prior_smoothing"]
+    files.write_json_atomic(tmp_path / "s2gr-s0.json", result)
+    training = recipe.training.model_copy(update={"prior_smoothing": 1.0})
+    other = recipe.model_copy(update={"training": training})
+
+    assert finished_model(tmp_path, "s2gr", recipe, "test", result["data"]) is not None
+    assert finished_model(tmp_path, "s2gr", other, "test", result["data"]) is None
+    assert finished_model(tmp_path, "s2gr", recipe, "test", "other data") is None

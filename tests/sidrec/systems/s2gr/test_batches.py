@@ -227,3 +227,21 @@ def test_the_static_prior_is_the_share_of_all_baskets_on_every_day(world: Any) -
 
     assert prior.on(torch.tensor([0, 99_999])).tolist() == [0, 0]
     assert log_p == pytest.approx(float(np.log(counts[item] / counts.sum())), abs=1e-4)
+
+
+def test_smoothing_gives_an_item_that_was_never_bought_a_prior(world: Any) -> None:
+    """Item 63 is taken out of every basket: by hand its share is the smoothing over the window's purchases."""
+    kept = [History(h.items[h.items != 63], h.start, h.days) for h in histories_of(world.baskets, world.catalog)]
+    kept = [History(h.items, np.array([0, len(h.items)]), h.days[:1]) for h in kept if len(h.items)]
+    last = max(int(history.days[0]) for history in kept) + 1
+    trie = PrefixTrie.from_codes(world.catalog.codes)
+
+    def share(smoothing: float) -> float:
+        prior = PopularityPrior.fit(kept, trie, last_day=last, window_days=10_000, smoothing=smoothing)
+        row = prior.on(torch.tensor(last))
+        return float(np.exp(sum(float(prior.table[row, node]) for node in trie.ancestors[63].unique())))
+
+    bought = sum(len(history.items) for history in kept)
+    past = bought + 64 * 0.02
+    assert share(0.0) == pytest.approx(30 * 0.02 / past / (bought + 30), rel=1e-3)
+    assert share(0.5) == pytest.approx((0.5 + 30 * 0.02 / past) / (bought + 30 + 64 * 0.5), rel=1e-3)
