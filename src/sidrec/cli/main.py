@@ -38,11 +38,12 @@ def _root(
 
 
 def _mount() -> None:
-    from sidrec.cli import bench, doctor, monitoring, release, run, serving, sid, status, study
+    from sidrec.cli import bench, doctor, explain, monitoring, release, run, serving, sid, status, study
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
+    app.command()(explain.explain)
     for module in (serving, release, monitoring, sid, study, bench):
         module.mount(app)
 
