@@ -11,7 +11,7 @@ from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import UsageError
 
 # Installed by the extra `bench` alone.
-_PEERS = frozenset({"faiss", "ortools", "sklearn", "threadpoolctl", "vector_quantize_pytorch"})
+_PEERS = frozenset({"faiss", "ortools", "sklearn", "threadpoolctl", "transformers", "vector_quantize_pytorch"})
 
 
 def mount(app: typer.Typer) -> None:
