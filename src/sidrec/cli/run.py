@@ -49,6 +49,11 @@ def run(
     if pipeline not in PIPELINES:
         raise UsageError(f"no pipeline is called {pipeline!r}", next_step=f"one of {', '.join(PIPELINES)}")
     text, parsed = load_recipe(recipe)
+    if parsed.evaluation.protocol != "next_basket_v1":
+        raise UsageError(
+            f"a run is gated on next_basket_v1, and {recipe} is judged by {parsed.evaluation.protocol}",
+            next_step=f"sidrec evaluate --recipe {recipe}, or set evaluation.protocol",
+        )
     live, champion = _champion()
     _check_fault(broken, live)
     if broken == "churn":  # a model that is trained from scratch would lose nothing

@@ -1,6 +1,7 @@
 """Commands leave with the exit status and the words that scripts and people rely on."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,16 @@ def test_unknown_recipe_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     """A recipe that is not there exits 2 and is named."""
     assert main(["run", "--recipe", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_a_recipe_of_another_protocol_is_sent_to_evaluate(
+    capsys: pytest.CaptureFixture[str], project_root: Path
+) -> None:
+    """A run gates on baskets; a leave-one-out recipe would be judged by rules that it did not ask for."""
+    recipe = str(project_root / "pipelines" / "recipes" / "s2gr_beauty.yaml")
+
+    assert main(["run", "--recipe", recipe, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["next"].startswith(f"sidrec evaluate --recipe {recipe}")
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["run", "--recip", "x"], ["promote"]])
