@@ -22,6 +22,7 @@ from sidrec.evaluation.metrics import ndcg_at_k
 from sidrec.evaluation.protocol import NextBasket
 from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_model, sequence_floor
 from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.fit import one_thread
 from sidrec.quantization.health import codebook_health
 from sidrec.recipe import Recipe, S2GRRecipe, parse_recipe
 from sidrec.recipe import build as build_system
@@ -82,11 +83,13 @@ def model_cell(
         bundle_id=key, recipe=recipe, catalog=catalog, weights=work / "model", decode=decode
     )
     started = time.process_time()
-    lists, said = recommended_lists(
-        recommender, data.protocol, data.targets, history_cap=recipe.features.history_cap, label=f"{variant}: lists"
-    )
+    # One thread, as in serving.
+    with one_thread():
+        lists, said = recommended_lists(
+            recommender, data.protocol, data.targets, history_cap=recipe.features.history_cap, label=f"{variant}: lists"
+        )
+        seen = _probe(system.open(work / "model", catalog), data.protocol)
     judged = judge(lists, data.targets, data.protocol.num_items)
-    ranker = system.open(work / "model", catalog)
     facts = {
         "parameters": fitted["parameters"],
         "epochs": fitted["epochs"],
@@ -96,7 +99,7 @@ def model_cell(
         "beam_width": said["beam_width"],
         "short_lists": said["short_lists"],
         "codebook": files.read_json(codebook / "summary.json"),
-        "probe": _probe(ranker, data.protocol, recipe.seed),
+        "probe": seen,
         "loss": fitted["loss"],
         "curve": [row["validation"] for row in _json_lines(log) if row.get("validation") is not None],
     }
@@ -223,7 +226,7 @@ def _validate(rows: NextBasket, seed: int) -> Callable[[RankingModel], float]:
     return ndcg
 
 
-def _probe(ranker: RankingModel, rows: NextBasket, seed: int) -> dict[str, list[float]]:
+def _probe(ranker: RankingModel, rows: NextBasket) -> dict[str, list[float]]:
     """Return the accuracy of codes and clusters along the true semantic IDs, of one known target a row."""
     if not isinstance(ranker, S2GRRanker):
         return {}
