@@ -31,7 +31,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
         # The mean of squares needs more than bfloat16 has.
-        rate = torch.rsqrt(inputs.float().square().mean(dim=-1, keepdim=True) + EPSILON)
+        precise = inputs.float() if inputs.dtype == torch.bfloat16 else inputs
+        rate = torch.rsqrt(precise.square().mean(dim=-1, keepdim=True) + EPSILON)
         unit = inputs * rate.to(inputs.dtype)
         ctx.save_for_backward(unit, rate, weight)
         return unit * weight.to(inputs.dtype)
