@@ -50,9 +50,7 @@ def summarise(study: StudyConfig, cells: Sequence[Mapping[str, Any]], out: Path,
             }
         for candidate, reference in study.compare:
             if candidate in seeds and reference in seeds:
-                table["differences"].append(
-                    _difference(bootstrap, cells, candidate, reference, kind, len(columns[f"{candidate}/{HEADLINE}"]))
-                )
+                table["differences"].append(_difference(seeds, out, candidate, reference, kind, seed))
     for cell in cells:
         entry = table["variants"][cell["variant"]]
         entry.setdefault("commits", []).append(cell["commit"])
@@ -119,20 +117,31 @@ def _bootstrap(
 
 
 def _difference(
-    bootstrap: Bootstrap, cells: Sequence[Mapping[str, Any]], candidate: str, reference: str, kind: str, rows: int
+    seeds: Mapping[str, Sequence[int]], out: Path, candidate: str, reference: str, kind: str, seed: int
 ) -> dict[str, Any]:
-    found = bootstrap.difference(f"{candidate}/{HEADLINE}", f"{reference}/{HEADLINE}")
-    means = {(cell["variant"], cell["seed"]): cell["metrics"][kind][HEADLINE] for cell in cells}
-    both = sorted(seed for variant, seed in means if variant == candidate and (reference, seed) in means)
+    """Return candidate minus reference over the seeds that both have; a floor without a seed stands for each."""
+    fixed = reference.startswith("floor_") and len(seeds[reference]) == 1
+    both = [number for number in seeds[candidate] if fixed or number in seeds[reference]]
+    ours = [_rows(out, candidate, number, kind) for number in both]
+    theirs = [_rows(out, reference, seeds[reference][0] if fixed else number, kind) for number in both]
+    if not both:
+        ours, theirs = ([_rows(out, name, seeds[name][0], kind)] for name in (candidate, reference))
+    columns = {candidate: np.mean(ours, axis=0), reference: np.mean(theirs, axis=0)}
+    found = Bootstrap(columns, resamples=RESAMPLES, seed=seed).difference(candidate, reference)
     return {
         "candidate": candidate,
         "reference": reference,
         "kind": kind,
+        "seeds": both,
         "mean": found.mean,
         "interval": found.interval,
-        "by_seed": [means[candidate, seed] - means[reference, seed] for seed in both],
-        "detectable": DETECTABLE * found.row_sd / rows**0.5,
+        "by_seed": [float((own - other).mean()) for own, other in zip(ours, theirs, strict=True)],
+        "detectable": DETECTABLE * found.row_sd / found.n**0.5,
     }
+
+
+def _rows(out: Path, variant: str, seed: int, kind: str) -> NDArray[np.float64]:
+    return cell_rows(out, variant, seed).filter(pl.col("kind") == kind)[HEADLINE].cast(pl.Float64).to_numpy()
 
 
 def _sd(cells: Sequence[Mapping[str, Any]], variant: str, kind: str, metric: str) -> float | None:
