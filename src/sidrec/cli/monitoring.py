@@ -87,12 +87,13 @@ def dashboards(
     url = f"http://127.0.0.1:{port}"
     value = {"url": url, "workspace": str(workspace)}
     with ui.serve(workspace, port) as process:
-        emit(value, as_json, lambda: Console().print(f"dashboards at {url} (Ctrl-C stops)", highlight=False))
-        sys.stdout.flush()
-        # Importing polars puts a handler in place that restarts the wait below, so Ctrl-C would never end it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
+            # Importing polars puts a handler in place that restarts the wait below, so Ctrl-C would never end it. Who
+            # reads the address may send a signal at once.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            emit(value, as_json, lambda: Console().print(f"dashboards at {url} (Ctrl-C stops)", highlight=False))
+            sys.stdout.flush()
             return process.wait()
         except KeyboardInterrupt:
             return 0
