@@ -104,7 +104,7 @@ def _sequences(recipe: Recipe, target: Target) -> StudyData:
 
 
 def _baskets(recipe: Recipe, target: Target) -> StudyData:
-    """Return the gate window as test; as valid, the window of equal length before it, with the fit ending earlier."""
+    """Return the gate window as test; as valid, the validation days before it, with the fit ending before those."""
     path = events_path(recipe)
     as_of, start = recipe.as_of, recipe.gate_start
     if target == "valid":
