@@ -15,8 +15,7 @@ from kfp import compiler, dsl, local
 
 from components.study_cell.component import study_cell
 from components.study_table.component import study_table
-from sidrec.study.config import StudyConfig, load_study
-from sidrec.study.run import cells_of
+from sidrec.study.config import StudyConfig, cells_of, load_study
 
 
 def ablation(study: StudyConfig) -> Any:

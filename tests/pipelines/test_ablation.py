@@ -42,6 +42,19 @@ def test_it_has_a_task_a_cell_and_a_table_after_all_of_them(tmp_path: Path, proj
     assert set(tasks["study-table"]["dependentTasks"]) == cells
 
 
+def test_it_compiles_without_torch(tmp_path: Path, project_root: Path) -> None:
+    """A cluster's client has kfp and the library's settings, not what cells are fitted with."""
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['scipy'] = None; "
+        "from pipelines.ablation import main; main()"
+    )
+    target = tmp_path / "pipeline.yaml"
+    command = [sys.executable, "-c", code, str(study_file(tmp_path)), "--compile", str(target)]
+    subprocess.run(command, check=True, cwd=project_root, capture_output=True)
+
+    assert target.is_file()
+
+
 def test_it_runs_here(tmp_path: Path, project_root: Path) -> None:
     """The real local runner: every cell's file, its TensorBoard logs as an artefact, and the table of the study."""
     out = tmp_path / "out"

@@ -13,6 +13,7 @@ from sidrec.recipe import Recipe, load_recipe, parse_recipe
 
 NAME = r"^[a-z][a-z0-9_]*$"
 DIGEST_LENGTH = 16
+SEEDED_FLOORS = ("sasrec", "sasrec_basket")
 
 
 class StudyConfig(BaseModel):
@@ -67,6 +68,18 @@ def variant_recipe(study: StudyConfig, variant: str, seed: int) -> Recipe:
         values["data"]["events"] = str(study.data)
     merged = _merged(values, study.variants[variant])
     return parse_recipe(yaml.safe_dump({**merged, "seed": seed}))
+
+
+def cells_of(study: StudyConfig) -> list[tuple[str, int]]:
+    """Return the (variant, seed) pairs of a study, floors first, then seed after seed."""
+    evaluation = variant_recipe(study, next(iter(study.variants)), study.seeds[0]).evaluation
+    basket = evaluation.protocol == "next_basket_v1"
+    floors = evaluation.floors if basket else evaluation.sequence_floors
+    plan = [(f"floor_{name}", study.seeds[0]) for name in floors]
+    for seed in study.seeds:
+        plan += [(f"floor_{name}", seed) for name in floors if name in SEEDED_FLOORS and seed != study.seeds[0]]
+        plan += [(variant, seed) for variant in study.variants]
+    return plan
 
 
 def cell_key(recipe: Recipe, target: str, data: str) -> str:

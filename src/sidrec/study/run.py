@@ -8,11 +8,9 @@ from typing import Any
 from sidrec import files
 from sidrec.errors import UsageError
 from sidrec.study.cell import floor_cell, model_cell
-from sidrec.study.config import StudyConfig, variant_recipe
+from sidrec.study.config import StudyConfig, cells_of, variant_recipe
 from sidrec.study.data import StudyData, study_data
 from sidrec.study.summary import markdown, summarise
-
-SEEDED_FLOORS = ("sasrec", "sasrec_basket")
 
 
 def run_study(study: StudyConfig, out: Path, *, only: Sequence[str] = ()) -> dict[str, Any]:
@@ -37,18 +35,6 @@ def run_study(study: StudyConfig, out: Path, *, only: Sequence[str] = ()) -> dic
         said = ", ".join(f"{kind} {values['ndcg@10']:.4f}" for kind, values in metrics.items())
         print(f"study {study.name}: {variant} seed {seed}: NDCG@10 {said}", file=sys.stderr, flush=True)
     return tabulate(study, out)
-
-
-def cells_of(study: StudyConfig) -> list[tuple[str, int]]:
-    """Return the (variant, seed) pairs of a study, floors first, then seed after seed."""
-    evaluation = variant_recipe(study, next(iter(study.variants)), study.seeds[0]).evaluation
-    basket = evaluation.protocol == "next_basket_v1"
-    floors = evaluation.floors if basket else evaluation.sequence_floors
-    plan = [(f"floor_{name}", study.seeds[0]) for name in floors]
-    for seed in study.seeds:
-        plan += [(f"floor_{name}", seed) for name in floors if name in SEEDED_FLOORS and seed != study.seeds[0]]
-        plan += [(variant, seed) for variant in study.variants]
-    return plan
 
 
 def run_cell(

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from sidrec.errors import RecipeError
-from sidrec.study.config import StudyConfig, cell_key, load_study, variant_recipe
-from sidrec.study.run import cells_of
+from sidrec.study.config import StudyConfig, cell_key, cells_of, load_study, variant_recipe
 from tests.sidrec.study.study_world import write_recipe
 
 STUDIES = sorted((Path(__file__).parents[3] / "pipelines" / "studies").glob("*.yaml"))
