@@ -79,16 +79,15 @@ def model_cell(
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     log = (work / "model" / "training_log.jsonl").read_text(encoding="utf-8")
     decode = {"as_of_time": 0, "beam_width": recipe.decoding.beam_width}
-    recommender = Recommender.from_parts(
-        bundle_id=key, recipe=recipe, catalog=catalog, weights=work / "model", decode=decode
-    )
+    model = system.open(work / "model", catalog)
+    recommender = Recommender(bundle_id=key, kind=recipe.kind, catalog=catalog, model=model, decode=decode)
     started = time.process_time()
     # One thread, as in serving.
     with one_thread():
         lists, said = recommended_lists(
             recommender, data.protocol, data.targets, history_cap=recipe.features.history_cap, label=f"{variant}: lists"
         )
-        seen = _probe(system.open(work / "model", catalog), data.protocol)
+        seen = _probe(model, data.protocol)
     judged = judge(lists, data.targets, data.protocol.num_items)
     facts = {
         "parameters": fitted["parameters"],
