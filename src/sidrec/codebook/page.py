@@ -36,7 +36,7 @@ def health_page(health: Mapping[str, Any], *, title: str, catalog: Catalog) -> s
     Raises:
         UsageError: Plotly is not installed.
     """
-    return "".join(_page(f"Codebook health: {title}", _health_parts(health, catalog)))
+    return html_page(f"Codebook health: {title}", _health_parts(health, catalog), style=_STYLE)
 
 
 def diff_page(difference: Mapping[str, Any], *, title: str) -> str:
@@ -45,7 +45,7 @@ def diff_page(difference: Mapping[str, Any], *, title: str) -> str:
     Raises:
         UsageError: Plotly is not installed.
     """
-    return "".join(_page(f"Semantic IDs: {title}", _diff_parts(difference)))
+    return html_page(f"Semantic IDs: {title}", _diff_parts(difference), style=_STYLE)
 
 
 def _health_parts(health: Mapping[str, Any], catalog: Catalog) -> Iterator[str]:
@@ -185,12 +185,16 @@ def _diff_parts(difference: Mapping[str, Any]) -> Iterator[str]:
         yield "</table>"
 
 
-def _page(title: str, parts: Iterator[str]) -> Iterator[str]:
-    script = _plotly_script()
-    yield f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    yield f"<style>{_STYLE}</style><script>{script}</script></head><body><h1>{html.escape(title)}</h1>"
-    yield from parts
-    yield "</body></html>\n"
+def html_page(title: str, parts: Iterator[str], *, style: str) -> str:
+    """Return a page of these parts under their title, Plotly's code inside.
+
+    Raises:
+        UsageError: Plotly is not installed.
+    """
+    script, named = _plotly_script(), html.escape(title)
+    head = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{named}</title>"
+    top = f"<style>{style}</style><script>{script}</script></head><body><h1>{named}</h1>"
+    return "".join((head, top, *parts, "</body></html>\n"))
 
 
 def _plotly_script() -> str:

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sidrec.codebook.page import html_page
 from sidrec.codebook.plots import INK, MAIN, OTHER, PALE
-from sidrec.errors import UsageError
 from sidrec.systems.s2gr.explain import CodeStep, Explanation, PointedCluster
 
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ def thoughts_page(explanations: Mapping[str, Explanation], *, title: str) -> str
     Raises:
         UsageError: Plotly is not installed.
     """
-    return "".join(_page(title, explanations))
+    return html_page(title, _parts(explanations), style=_STYLE)
 
 
-def _page(title: str, explanations: Mapping[str, Explanation]) -> Iterator[str]:
-    script = _plotly_script()
-    yield f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-    yield f"<style>{_STYLE}</style><script>{script}</script></head><body><h1>{html.escape(title)}</h1>"
+def _parts(explanations: Mapping[str, Explanation]) -> Iterator[str]:
     yield (
         "<p class='note'>Before each code of an item's semantic ID the recommender has a thought, which points at "
         "clusters of codes. A cluster is shown by the most popular items in it that the codes so far still allow. "
@@ -50,7 +47,6 @@ def _page(title: str, explanations: Mapping[str, Explanation]) -> Iterator[str]:
     )
     for number, (user, explanation) in enumerate(explanations.items()):
         yield from _user_parts(number, user, explanation)
-    yield "</body></html>\n"
 
 
 def _user_parts(number: int, user: str, explanation: Explanation) -> Iterator[str]:
@@ -171,14 +167,3 @@ def _drawn(figure: "Figure", name: str) -> str:
     config = {"displayModeBar": False, "responsive": True}
     drawn: str = figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
     return drawn
-
-
-def _plotly_script() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "the page needs Plotly, which is not installed", next_step="pip install 'sidrec[reports]', or use --json"
-        ) from error
-    script: str = get_plotlyjs()
-    return script
