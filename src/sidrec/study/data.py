@@ -47,7 +47,7 @@ def study_data(recipe: Recipe, target: Target) -> StudyData:
     """Return the data of a recipe's protocol.
 
     Raises:
-        UsageError: the files are not here, or the protocol has no such target.
+        UsageError: the files are not here, or the recipe wants what its protocol does not have.
     """
     if recipe.evaluation.protocol == "next_basket_v1":
         return _baskets(recipe, target)
@@ -74,6 +74,11 @@ def events_path(recipe: Recipe) -> Path:
 
 def _sequences(recipe: Recipe, target: Target) -> StudyData:
     evaluation = recipe.evaluation
+    if recipe.kind == "s2gr" and recipe.repeat.enabled:
+        raise UsageError(
+            f"the repeat path is learnt on days of baskets, and {evaluation.protocol} has none",
+            next_step="set repeat.enabled: false",
+        )
     folder = events_path(recipe)
     assert evaluation.protocol != "next_basket_v1"
     events, items = read_sequences(folder, ties=evaluation.ties, split=evaluation.protocol)

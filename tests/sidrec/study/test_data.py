@@ -71,6 +71,13 @@ def test_data_are_looked_for_under_the_variable_and_missing_ones_are_named(
     assert events_path(recipe) == tmp_path / "else" / "world"
 
 
+def test_a_repeat_path_without_days_is_refused(tmp_path: Path) -> None:
+    _, recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", write_world(tmp_path / "world")))
+    repeating = recipe.model_copy(update={"repeat": recipe.repeat.model_copy(update={"enabled": True})})
+    with pytest.raises(UsageError, match="leave_one_out has none"):
+        study_data(repeating, "test")
+
+
 def test_queries_are_the_rows_histories(tmp_path: Path) -> None:
     _, recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", write_world(tmp_path / "world")))
     data = study_data(recipe, "test")
