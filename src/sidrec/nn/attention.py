@@ -6,6 +6,7 @@ Axes: `batch` rows, `query` and `key` positions, `dim` model width, `head` times
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 FEW_KEYS = 16
 
@@ -53,14 +54,15 @@ class Attention(nn.Module):
         bias: Float[Tensor, "#batch #head #query key"] | None = None,
     ) -> Float[Tensor, "batch query dim"]:
         """Return what each query reads from `memory`; a bias of -inf hides a key from a query."""
-        heads = self._heads(self.query(queries))
-        scale = heads.shape[-1] ** -0.5
+        # On the weights the scale costs one small product; on the scores it would be one of their whole size.
+        scale = (self.query.out_features // self.num_heads) ** -0.5
+        heads = self._heads(linear(queries, self.query.weight * scale))
         if heads.shape[2] == 1 and memory.keys.shape[2] <= FEW_KEYS and bias is None:
             # A decoder row's own past: thousands of products of a few numbers, which a batched product is bad at.
-            weights = ((heads * memory.keys).sum(dim=-1) * scale).softmax(dim=-1)
+            weights = (heads * memory.keys).sum(dim=-1).softmax(dim=-1)
             read = (weights[..., None] * memory.values).sum(dim=2, keepdim=True)
         else:
-            scores = heads @ memory.keys.transpose(-1, -2) * scale
+            scores = heads @ memory.keys.transpose(-1, -2)
             if bias is not None:
                 scores = scores + bias
             read = scores.softmax(dim=-1) @ memory.values

@@ -16,7 +16,7 @@ def adamw(parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: floa
     for _, parameter in sorted(parameters):
         (matrices if parameter.ndim > 1 else vectors).append(parameter)
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), foreach=True)
+    return optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def schedule(step: int, *, total: int, warmup_share: float, kind: Schedule = "cosine") -> float:
