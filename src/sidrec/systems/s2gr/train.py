@@ -157,19 +157,9 @@ class S2GRSystem:
         validate: Callable[[RankingModel], float] | None = None,
     ) -> tuple[list[dict[str, Any]], Tensor]:
         """Return the log and the prefix biases on `fit_day`; the generator then holds the averaged weights."""
-        training = self.training
         shards = shards_from_environment()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if training.prior == "static":
-            prior = PopularityPrior.static(histories, trie)
-        else:
-            prior = PopularityPrior.fit(
-                histories,
-                trie,
-                last_day=fit_day,
-                window_days=training.prior_window_days,
-                smoothing=training.prior_smoothing,
-            )
+        prior = self._prior(histories, trie, fit_day)
         tables = Tables(
             trie=trie,
             ancestors=trie.ancestors,
@@ -179,18 +169,7 @@ class S2GRSystem:
             centres=list(clusters.centres),
             prior=prior,
         )
-        sampling = Sampling(
-            batch_users=training.batch_users,
-            targets=training.targets_per_basket,
-            item_dropout=training.item_dropout,
-            max_positions=self.model.max_positions,
-            flatten=inputs.catalog.num_codes if self.model.flatten else 0,
-            repeat_weight=training.repeat_weight,
-            half_life_days=training.half_life_days,
-            prior_delay_days=training.prior_delay_days,
-            split_share=training.split_share,
-            points=training.points,
-        )
+        sampling = self._sampling(inputs.catalog)
         data = TrainingSet(histories, sampling, fit_day=fit_day, seed=inputs.seed, shards=shards)
         depth = torch.searchsorted(trie.level_start, torch.arange(trie.num_nodes), right=True) - 1
         row = int(prior.on(torch.tensor(fit_day)))
@@ -208,7 +187,50 @@ class S2GRSystem:
             bias = folded_bias(model, prior.table[row], depth)
             return validate(S2GRRanker.of(model, inputs.catalog, trie, bias, None))
 
-        config = LoopConfig(
+        log = train(
+            generator,
+            data,
+            terms,
+            self._loop(inputs, epochs),
+            Checkpoints(checkpoints, minutes=training.checkpoint_minutes),
+            label,
+            validate=None if validate is None else value,
+            logs=logs,
+            shards=shards,
+        )
+        generator.cpu()
+        return log, folded_bias(generator, prior.table[row], depth)
+
+    def _prior(self, histories: Sequence[History], trie: PrefixTrie, fit_day: int) -> PopularityPrior:
+        training = self.training
+        if training.prior == "static":
+            return PopularityPrior.static(histories, trie)
+        return PopularityPrior.fit(
+            histories,
+            trie,
+            last_day=fit_day,
+            window_days=training.prior_window_days,
+            smoothing=training.prior_smoothing,
+        )
+
+    def _sampling(self, catalog: Catalog) -> Sampling:
+        training = self.training
+        return Sampling(
+            batch_users=training.batch_users,
+            targets=training.targets_per_basket,
+            item_dropout=training.item_dropout,
+            max_positions=self.model.max_positions,
+            flatten=catalog.num_codes if self.model.flatten else 0,
+            repeat_weight=training.repeat_weight,
+            half_life_days=training.half_life_days,
+            prior_delay_days=training.prior_delay_days,
+            split_share=training.split_share,
+            points=training.points,
+        )
+
+    def _loop(self, inputs: FitInputs, epochs: int) -> LoopConfig:
+        training = self.training
+        return LoopConfig(
             epochs=epochs,
             learning_rate=training.learning_rate if inputs.start is None else training.fine_tune_learning_rate,
             weight_decay=training.weight_decay,
@@ -223,19 +245,6 @@ class S2GRSystem:
             precision=training.precision,
             compile=training.compile,
         )
-        log = train(
-            generator,
-            data,
-            terms,
-            config,
-            Checkpoints(checkpoints, minutes=training.checkpoint_minutes),
-            label,
-            validate=None if validate is None else value,
-            logs=logs,
-            shards=shards,
-        )
-        generator.cpu()
-        return log, folded_bias(generator, prior.table[row], depth)
 
     def _fit_repeat(
         self,
