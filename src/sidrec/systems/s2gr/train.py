@@ -192,7 +192,7 @@ class S2GRSystem:
             data,
             terms,
             self._loop(inputs, epochs),
-            Checkpoints(checkpoints, minutes=training.checkpoint_minutes),
+            Checkpoints(checkpoints, minutes=self.training.checkpoint_minutes),
             label,
             validate=None if validate is None else value,
             logs=logs,
