@@ -24,9 +24,9 @@ from sidrec.data.config import DataConfig, EmbeddingConfig
 from sidrec.data.embedder import TextEmbedder, item_texts
 from sidrec.data.graph import item_graph, smooth
 from sidrec.quantization.config import CodebookConfig
+from sidrec.study.data import DATA_VARIABLE
 
 ROOT = Path(__file__).parents[1]
-DATA_VARIABLE = "SIDREC_BENCH_DATA"
 FOLDERS = {
     "beauty": "amazon_beauty_2014",
     "scientific": "amazon_scientific_2018",

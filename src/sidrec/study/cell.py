@@ -1,6 +1,7 @@
 """One cell of a study: one variant, one seed, fitted from scratch and judged; finished ones are not fitted again."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_m
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import one_thread
 from sidrec.quantization.health import codebook_health
+from sidrec.process import exclusive
 from sidrec.recipe import Recipe, S2GRRecipe, parse_recipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
@@ -39,6 +41,9 @@ from sidrec.systems.s2gr.rank import S2GRRanker
 SCHEMA_VERSION = 1
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "recall@20", "ndcg@20")
 VALIDATION_ROWS = 2000
+# The published one of Beauty.
+UNTUNED_PENALTY = 500.0
+CODEBOOK_WAIT_S = 3600.0
 
 
 def model_cell(
@@ -128,7 +133,11 @@ def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, se
     if recipe.evaluation.protocol == "next_basket_v1":
         model = floor_model(name, seed=seed)  # type: ignore[arg-type]
     else:
-        settings = SEQUENCE_SETTINGS.get(data.name, SequenceSettings(ease_penalty=500.0))
+        settings = SEQUENCE_SETTINGS.get(data.name)
+        if settings is None:
+            settings = SequenceSettings(ease_penalty=UNTUNED_PENALTY)
+            said = f"floor_{name}: nothing was tuned for {data.name}; its settings are {settings}"
+            print(said, file=sys.stderr, flush=True)
         model = sequence_floor(name, settings, seed=seed)  # type: ignore[arg-type]
     key = floor_key(recipe, f"{target} {model!r}", data.digest)
     done = _stored(out, variant, seed)
@@ -190,8 +199,14 @@ def _codebook(recipe: S2GRRecipe, data: StudyData) -> Path:
     text = f"{config.model_dump_json()}\0{recipe.embedding.model_dump_json()}\0{recipe.seed}\0{data.digest}"
     text += f"\0{data.fit_end}\0{recipe.evaluation.ties}\0{recipe.evaluation.protocol}"
     folder = home.home() / "studies" / "_codebooks" / files.sha256_bytes(text.encode())[:16]
-    if (folder / "summary.json").exists():
-        return folder
+    # Cells that run at the same time want the same codebook: the first makes it, the others wait for it.
+    with exclusive(folder.with_suffix(".lock"), "the codebook of a study", wait_s=CODEBOOK_WAIT_S):
+        if not (folder / "summary.json").exists():
+            _fit_codebook(recipe, data, config, folder)
+    return folder
+
+
+def _fit_codebook(recipe: S2GRRecipe, data: StudyData, config: CodebookConfig, folder: Path) -> None:
     embedder = fit_embedder(data.items, recipe.embedding)
     sources = Sources(data.items, embedder.vectors(data.items), data.baskets, "study", data.fit_end)
     started = time.process_time()
@@ -206,7 +221,6 @@ def _codebook(recipe: S2GRRecipe, data: StudyData) -> Path:
         "fit_cpu_seconds": round(time.process_time() - started, 1),
     }
     files.write_json_atomic(folder / "summary.json", summary)
-    return folder
 
 
 def _validate(rows: NextBasket, seed: int) -> Callable[[RankingModel], float]:
