@@ -2,17 +2,20 @@
 
 The ledger is the desired state; this writes the revision's version, lets the running server load it beside the old
 one, asks it the golden requests, and only then records that it is live. A revision that does not load or answers
-wrong leaves the old one serving.
+wrong leaves the old one serving. A standby goes first: what it refuses never reaches the server that is asked.
 """
 
+import contextlib
 import logging
 import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from serving import registry
-from serving.state import read_admin_key, read_state
+from serving.state import read_admin_key, read_state, servers_of
 from serving.triton import repository
 from serving.triton.golden import check_wire
 from serving.triton.server import load
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _LOAD_S = 180.0
 _BUSY_S = 300.0
+_HEAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,12 @@ def deploy(*, who: str = "deploy", ledger: Ledger | None = None) -> Deployment:
             repository.point_to(root, revision.revision)
             sentence = f"revision {revision.revision} is in the repository; no server runs, sidrec serve will load it"
             return Deployment(revision.revision, revision.bundle_ids, previous, False, 0, (), sentence)
-        answered = _switch(root, revision, previous, url=state["grpc"], admin_key=read_admin_key())
-        book.record_live(revision, who=who, why=f"{answered} golden requests answered by {state['grpc']}")
+        urls = [server["grpc"] for server in reversed(servers_of(state))]
+        answered = _switch(root, revision, previous, urls, admin_key=read_admin_key())
+        where = " and ".join(reversed(urls))
+        book.record_live(revision, who=who, why=f"{answered} golden requests answered by {where}")
         pruned = tuple(repository.prune(root))
-        sentence = f"revision {revision.revision} is live at {state['grpc']}: {answered} golden requests answered"
+        sentence = f"revision {revision.revision} is live at {where}: {answered} golden requests answered"
         return Deployment(revision.revision, revision.bundle_ids, previous, True, answered, pruned, sentence)
 
 
@@ -102,14 +108,15 @@ def prepare(ledger: Ledger) -> Revision:
     return row.revision
 
 
-def confirm_live(revision: Revision, *, url: str, who: str, ledger: Ledger | None = None) -> int:
-    """Record that a server just started serves `revision`, after it answered the golden requests; return how many.
+def confirm_live(revision: Revision, *, urls: Sequence[str], who: str, ledger: Ledger | None = None) -> int:
+    """Record that servers just started serve `revision`, after they answered the golden requests; return how many.
 
     Raises:
         ServingError: an answer breaks its rule.
     """
-    answered = _golden(home.triton_repository_dir(), revision, url)
-    (ledger or Ledger()).record_live(revision, who=who, why=f"{answered} golden requests answered by {url}")
+    answered = sum(_golden(home.triton_repository_dir(), revision, url) for url in urls)
+    why = f"{answered} golden requests answered by {' and '.join(urls)}"
+    (ledger or Ledger()).record_live(revision, who=who, why=why)
     return answered
 
 
@@ -124,22 +131,42 @@ def _desired_row(ledger: Ledger) -> LedgerRow:
     return decisions[-1]
 
 
-def _switch(root: Path, revision: Revision, previous: int | None, *, url: str, admin_key: str) -> int:
-    """Load the revision while the old one serves, and go back if it does not load or answers wrong."""
+def _switch(root: Path, revision: Revision, previous: int | None, urls: Sequence[str], *, admin_key: str) -> int:
+    """Load the revision while the old one serves, and go back everywhere if it does not load or answers wrong."""
     repository.point_to(root, revision.revision)
     try:
-        load(url, admin_key, timeout_s=_LOAD_S)
-        return _golden(root, revision, url)
+        return sum(_load(root, revision, url, admin_key) for url in urls)
     except SidrecError as error:
         if previous is None or previous == revision.revision:
             raise
         repository.point_to(root, previous)
-        load(url, admin_key, timeout_s=_LOAD_S)
+        for url in urls:
+            with contextlib.suppress(ServingError):  # one that is gone starts with what the config says
+                load(url, admin_key, timeout_s=_LOAD_S)
         raise ServingError(
             f"revision {revision.revision} was refused, revision {previous} serves on: {error.message}",
             evidence=error.evidence or home.serving_dir() / "triton.log",
             next_step="sidrec rollback --reason '…' makes the ledger agree",
         ) from error
+
+
+def _load(root: Path, revision: Revision, url: str, admin_key: str) -> int:
+    """Make one server serve the revision and return how many golden requests it answered.
+
+    A server that is being healed is waited for: it starts with what the config says now, so that going back works
+    while the revision before keeps dying.
+    """
+    deadline = time.monotonic() + _HEAL_S
+    while _health(url) == "healing" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    load(url, admin_key, timeout_s=_LOAD_S)
+    return _golden(root, revision, url)
+
+
+def _health(url: str) -> str | None:
+    state = read_state()
+    found = [] if state is None else [server for server in servers_of(state) if server["grpc"] == url]
+    return found[0]["health"] if found else None
 
 
 def _golden(root: Path, revision: Revision, url: str) -> int:
@@ -149,5 +176,5 @@ def _golden(root: Path, revision: Revision, url: str) -> int:
         bundle = open_bundle(version / "bundles" / bundle_id, verify=False)
         return Catalog.read(bundle.path("catalogue.parquet")), int(bundle.decode["as_of_time"])
 
-    with RecommendClient(url, timeout_s=10.0) as client:
+    with RecommendClient(url, timeout_s=10.0, retries=0) as client:
         return len(check_wire(client.recommend, revision, catalog_of))

@@ -78,7 +78,7 @@ def _try(bundle: Bundle, scratch: Path, log: Path, seed: int) -> Trial:
     started = time.monotonic()
     server.start()
     try:
-        with RecommendClient(server.url, timeout_s=30.0) as client:
+        with RecommendClient(server.url, timeout_s=30.0, retries=0) as client:
             _wait(server, client)
             loaded_s = time.monotonic() - started
             recommender = Recommender.open(bundle.folder)

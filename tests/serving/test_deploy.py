@@ -53,7 +53,7 @@ def served(bundles: list[Bundle]) -> Iterator[Supervisor]:
     supervisor = Supervisor(grpc_port=free_port())
     try:
         supervisor.start()
-        confirm_live(revision, url=supervisor.server.url, who="test")
+        confirm_live(revision, urls=[supervisor.server.url], who="test")
         yield supervisor
     finally:
         supervisor.stop()
@@ -70,7 +70,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
 
     def _ask(self) -> None:
-        with RecommendClient(self._url, timeout_s=20) as client:
+        with RecommendClient(self._url, timeout_s=20, retries=0) as client:
             while not self._stop.is_set():
                 try:
                     self.revisions.append(client.recommend(history=["i3"]).model_version)

@@ -1,23 +1,18 @@
-"""A small client of the gRPC door: one call, typed answers, every input always sent.
-
-Needs the `client` extra (tritonclient). The message building and reading here is shared with the gateway's
-asynchronous client.
-"""
+"""The messages of one call: every input always sent, every output checked against the contract."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
 
 from sidrec import contract
-from sidrec.errors import ServingError, UsageError
+from sidrec.client.statuses import ContractError
+from sidrec.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +39,39 @@ def inputs(
     exclude_seen: bool = False,
     context: Mapping[str, Any] | None = None,
 ) -> list[triton.InferInput]:
-    """Return the request's tensors: all of them, empty where there is nothing to say."""
-    values: list[tuple[contract.TensorSpec, list[Any]]] = [
-        (contract.USER_ID, [(user_id or "").encode()]),
-        (contract.HISTORY, [item.encode() for item in history]),
-        (contract.HISTORY_TIME, list(history_time)),
+    """Return the request's tensors: all of them, empty where there is nothing to say.
+
+    Raises:
+        UsageError: a value does not fit its tensor.
+    """
+    values: list[tuple[contract.TensorSpec, Sequence[Any]]] = [
+        (contract.USER_ID, [user_id or ""]),
+        (contract.HISTORY, history),
+        (contract.HISTORY_TIME, history_time),
         (contract.K, [k]),
         (contract.EXCLUDE_SEEN, [exclude_seen]),
-        (contract.CONTEXT, [json.dumps(context).encode() if context else b""]),
+        (contract.CONTEXT, [_json(context)]),
     ]
-    tensors = []
-    for spec, row in values:
-        array = np.empty((1, len(row)), dtype=spec.numpy_dtype)
-        array[0, :] = row
-        tensor = triton.InferInput(spec.name, list(array.shape), spec.datatype)
-        tensor.set_data_from_numpy(array)
-        tensors.append(tensor)
-    return tensors
+    return [_tensor(spec, row) for spec, row in values]
+
+
+def _json(context: Mapping[str, Any] | None) -> str:
+    try:
+        return json.dumps(context) if context else ""
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"CONTEXT takes what JSON can say: {error}", next_step="see docs/contract.md") from error
+
+
+def _tensor(spec: contract.TensorSpec, row: Sequence[Any]) -> triton.InferInput:
+    array = np.empty((1, len(row)), dtype=spec.numpy_dtype)
+    try:
+        array[0, :] = [text.encode() for text in row] if spec.datatype == "BYTES" else list(row)
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        kind = "text" if spec.datatype == "BYTES" else spec.datatype
+        raise UsageError(f"{spec.name} takes {kind}: {error}", next_step="see docs/contract.md") from error
+    tensor = triton.InferInput(spec.name, list(array.shape), spec.datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 def deadline(budget_s: float) -> dict[str, int]:
@@ -77,21 +88,21 @@ def answer(result: Any) -> Recommendation:
     """Return a server's result as a Recommendation, after checking it against the contract.
 
     Raises:
-        ServingError: a tensor is missing, has another shape or type, or the rows disagree.
+        ContractError: a tensor is missing, has another shape or type, or the rows disagree.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for spec in contract.OUTPUTS:
         array = result.as_numpy(spec.name)
         if array is None or not spec.fits(array):
             seen = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise ServingError(
+            raise ContractError(
                 f"the server's {spec.name} breaks the contract: {seen}, not {spec.datatype} {spec.shape}"
             )
         arrays[spec.name] = array[0]
     items = tuple(item.decode() for item in arrays["ITEM_ID"])
     scores, codes = arrays["SCORE"], arrays["SEMANTIC_ID"]
     if not len(items) == len(scores) == len(codes) or len(set(items)) != len(items) or not np.isfinite(scores).all():
-        raise ServingError(f"the server's rows disagree: {len(items)} items, {len(scores)} scores, {len(codes)} codes")
+        raise ContractError(f"the server's rows disagree: {len(items)} items, {len(scores)} scores, {len(codes)} codes")
     text = {name: arrays[name][0].decode() for name in ("SOURCE", "ARM", "BUNDLE_ID", "REQUEST_ID", "RATIONALE")}
     return Recommendation(
         item_ids=items,
@@ -103,79 +114,4 @@ def answer(result: Any) -> Recommendation:
         request_id=text["REQUEST_ID"],
         rationale=text["RATIONALE"],
         model_version=str(result.get_response().model_version),
-    )
-
-
-class RecommendClient:
-    """Asks one server; safe to share between threads.
-
-    Args:
-        url: `host:port` of the gRPC door.
-        timeout_s: default budget of one call; the server answers with fewer beams when half of it is gone.
-    """
-
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self.url = url
-        self._timeout_s = timeout_s
-        self._client = triton.InferenceServerClient(url)
-
-    def recommend(
-        self,
-        *,
-        user_id: str | None = None,
-        history: Sequence[str] = (),
-        history_time: Sequence[int] = (),
-        k: int = contract.DEFAULT_K,
-        exclude_seen: bool = False,
-        context: Mapping[str, Any] | None = None,
-        timeout_s: float | None = None,
-        model_version: str = "",
-    ) -> Recommendation:
-        """Return the server's answer.
-
-        Raises:
-            UsageError: the server refused the request as invalid; the message says what is wrong.
-            ServingError: no answer in time, or one that breaks the contract.
-        """
-        budget_s = self._timeout_s if timeout_s is None else timeout_s
-        tensors = inputs(
-            user_id=user_id,
-            history=history,
-            history_time=history_time,
-            k=k,
-            exclude_seen=exclude_seen,
-            context=deadline(budget_s) | dict(context or {}),
-        )
-        try:
-            result = self._client.infer(
-                contract.MODEL_NAME,
-                tensors,
-                model_version=model_version,
-                outputs=outputs(),
-                client_timeout=budget_s,
-            )
-        except InferenceServerException as error:
-            raise refusal(error, self.url) from error
-        return answer(result)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def refusal(error: InferenceServerException, url: str) -> UsageError | ServingError:
-    """Return the server's refusal as one of our errors."""
-    if str(error.status()) == "StatusCode.INVALID_ARGUMENT":
-        return UsageError(f"the server refused the request: {error.message()}", next_step="see docs/contract.md")
-    return ServingError(
-        f"no answer from {url}: {error.status()}: {error.message()}",
-        next_step="sidrec status shows whether a server runs; sidrec serve starts one",
     )
