@@ -36,6 +36,12 @@ class RecommendRequest(BaseModel):
     history_time: list[int] = Field(default_factory=list, description="Unix seconds, as many as items, or none.")
     k: int = Field(contract.DEFAULT_K, ge=1, le=contract.MAX_K)
     exclude_seen: bool = False
+    deadline_ms: int | None = Field(
+        None,
+        ge=1,
+        le=60_000,
+        description="How long the caller waits; the gateway's own limit holds too. Late means fewer beams, then 504.",
+    )
     context: RequestContext | None = None
 
     @model_validator(mode="after")
@@ -85,6 +91,6 @@ class EventsResponse(BaseModel):
 class ErrorResponse(BaseModel):
     """Why there is no answer."""
 
-    error: str
+    error: str = Field(description="One word that stays the same; the message may change.")
     message: str
     retry: bool = Field(description="Whether the same request may succeed later.")

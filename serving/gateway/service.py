@@ -1,12 +1,11 @@
 """The HTTP door: JSON in, Triton's answer out; no model, no torch.
 
-With SIDREC_TRITON_URL it asks that server; without, it starts one on this machine and keeps it answering.
-Settings come from the environment: SIDREC_GATEWAY_TOKEN (bearer token; none = open), SIDREC_GATEWAY_DEADLINE_MS,
-SIDREC_GATEWAY_MAX_WAITING, SIDREC_GRPC_PORT (of the server it starts).
+With SIDREC_TRITON_URL it asks that server, or the first healthy one of several separated by commas; without, it
+starts one on this machine and keeps it answering. Settings come from the environment: SIDREC_GATEWAY_TOKEN (bearer
+token; none = open), SIDREC_GATEWAY_DEADLINE_MS, SIDREC_GATEWAY_MAX_WAITING, SIDREC_GRPC_PORT (of the server it starts).
 """
 
 import asyncio
-import hmac
 import logging
 import os
 import signal
@@ -14,55 +13,32 @@ import sys
 from typing import Any
 
 import bentoml
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.gateway.admission import Admission
+from serving.gateway.guard import Guard
 from serving.gateway.messages import (
-    ErrorResponse,
     EventsRequest,
     EventsResponse,
     RecommendedItem,
     RecommendRequest,
     RecommendResponse,
 )
-from serving.gateway.triton_client import DeadlineError, OverloadError, TritonClient
-from sidrec.client import Recommendation
-from sidrec.errors import BusyError, ServingError, SidrecError, UsageError
+from serving.gateway.refusals import name_of, refusal
+from sidrec.client import AsyncRecommendClient, OverloadError, Recommendation, Retry
+from sidrec.errors import SidrecError
 from sidrec.process import die_with_parent
 
 log = logging.getLogger(__name__)
 
-_MAX_BODY_BYTES = 4 * 2**20
-_OPEN_PATHS = ("/livez", "/readyz", "/healthz")
+_READY_S = 3.0
+_CANARY = {"canary": True, "request_id": "gateway-readiness"}
 
 
 def triton_url() -> str:
-    """Return the server to ask: SIDREC_TRITON_URL, else the one that this service starts."""
+    """Return the servers to ask: SIDREC_TRITON_URL, else the one that this service starts."""
     return os.environ.get("SIDREC_TRITON_URL") or f"127.0.0.1:{os.environ.get('SIDREC_GRPC_PORT', '8001')}"
-
-
-class Guard:
-    """Refuses what comes without the token, and bodies that no request needs."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._token = os.environ.get("SIDREC_GATEWAY_TOKEN", "")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401 or 413."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
-            headers = dict(scope["headers"])
-            given = headers.get(b"authorization", b"")
-            if self._token and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                await _refusal(401, "unauthorized", "a bearer token is needed", retry=False)(scope, receive, send)
-                return
-            length = headers.get(b"content-length", b"0")
-            if not length.isdigit() or int(length) > _MAX_BODY_BYTES:
-                text = f"a body has at most {_MAX_BODY_BYTES} bytes"
-                await _refusal(413, "too_large", text, retry=False)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
 
 
 @bentoml.service(name="sidrec_gateway", workers=1, traffic={"timeout": 60})
@@ -75,12 +51,10 @@ class Gateway:
         self._deadline_s = int(os.environ.get("SIDREC_GATEWAY_DEADLINE_MS", "2000")) / 1000
         self._answers = Counter("sidrec_gateway_answers_total", "Answers by source", ["source"])
         self._failures = Counter("sidrec_gateway_failures_total", "Requests without an answer", ["error"])
-        self._retries = Counter("sidrec_gateway_retries_total", "Requests asked again", ["status"])
-        self._triton = TritonClient(
-            triton_url(),
-            max_waiting=int(os.environ.get("SIDREC_GATEWAY_MAX_WAITING", "64")),
-            on_retry=lambda status: self._retries.labels(status=status).inc(),
-        )
+        self._retries = Counter("sidrec_gateway_retries_total", "Requests asked again", ["status", "moved"])
+        self._admission = Admission(int(os.environ.get("SIDREC_GATEWAY_MAX_WAITING", "64")))
+        self._waiting = Gauge("sidrec_gateway_waiting", "Requests in flight", multiprocess_mode="livesum")
+        self._triton = AsyncRecommendClient(triton_url(), timeout_s=self._deadline_s, on_retry=self._count_retry)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -102,15 +76,16 @@ class Gateway:
     async def recommend(self, request: RecommendRequest, /) -> RecommendResponse:
         """Recommend items to a user, or to a history."""
         try:
-            answer = await self._triton.recommend(
-                deadline_s=self._deadline_s,
-                user_id=request.user_id,
-                history=request.history,
-                history_time=request.history_time,
-                k=request.k,
-                exclude_seen=request.exclude_seen,
-                context=request.context.model_dump(exclude_defaults=True) if request.context else {},
-            )
+            with self._admission(), self._waiting.track_inprogress():
+                answer = await self._triton.recommend(
+                    user_id=request.user_id,
+                    history=request.history,
+                    history_time=request.history_time,
+                    k=request.k,
+                    exclude_seen=request.exclude_seen,
+                    context=request.context.model_dump(exclude_defaults=True) if request.context else None,
+                    timeout_s=min(self._deadline_s, (request.deadline_ms or 60_000) / 1000),
+                )
         except SidrecError as error:
             return self._failed(error)  # type: ignore[return-value]
         self._answers.labels(source=answer.source).inc()
@@ -129,50 +104,31 @@ class Gateway:
 
     async def __is_ready__(self) -> bool:
         """Ready means that a real inference was answered."""
-        return await self._triton.ready()
+        try:
+            with self._admission():
+                await self._triton.recommend(k=1, context=_CANARY, timeout_s=_READY_S)
+        except OverloadError:
+            return True  # busy, and so alive
+        except SidrecError:
+            return False
+        return True
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:
         """Close the connection."""
         await self._triton.close()
 
+    def _count_retry(self, retry: Retry) -> None:
+        self._retries.labels(status=retry.status, moved=str(retry.moved).lower()).inc()
+
     def _failed(self, error: SidrecError) -> JSONResponse:
-        name, status, retry = _kind(error)
+        name = name_of(error)
         self._failures.labels(error=name).inc()
-        if status >= 500:
-            # The cause is for this log; a client is told only what it can act on.
-            log.error("event=no_answer error=%s message=%r", name, error.message)
-        return _refusal(status, name, error.message if status < 500 else _PUBLIC[name], retry=retry)
-
-
-_PUBLIC = {
-    "overloaded": "too many requests are waiting; try again",
-    "deadline": "no answer within the deadline",
-    "busy": "another writer holds the store; send the same events again",
-    "unavailable": "no server answers right now; try again",
-}
-
-
-def _kind(error: SidrecError) -> tuple[str, int, bool]:
-    match error:
-        case UsageError():
-            return "invalid", 400, False
-        case OverloadError():
-            return "overloaded", 503, True
-        case DeadlineError():
-            return "deadline", 504, True
-        case BusyError():
-            return "busy", 503, True
-        case ServingError():
-            return "unavailable", 503, True
-        case _:
-            raise error
-
-
-def _refusal(status: int, name: str, message: str, *, retry: bool) -> JSONResponse:
-    headers = {"Retry-After": "1"} if retry else {}
-    body = ErrorResponse(error=name, message=message, retry=retry).model_dump()
-    return JSONResponse(body, status_code=status, headers=headers)
+        if name == "invalid":
+            return refusal(name, error.message.removeprefix("the server refused the request: "))
+        # The cause is for this log; a caller is told only what it can act on.
+        log.error("event=no_answer error=%s message=%r", name, error.message)
+        return refusal(name)
 
 
 def _response(answer: Recommendation) -> RecommendResponse:

@@ -6,45 +6,15 @@ import os
 import re
 import signal
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.gateway.process import GatewayProcess
-from serving.triton.server import free_port
 from tests.serving.conftest import Live
+from tests.serving.gateway.conftest import TOKEN, call
 from tests.serving.world import NUM_ITEMS
-
-
-@pytest.fixture(scope="module")
-def gateway(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIDREC_HOME", str(folder / "home"))
-        patch.setenv("SIDREC_GATEWAY_TOKEN", "open sesame")
-        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
-        process = GatewayProcess(free_port(), live.server.url, folder / "gateway.log")
-        process.start()
-        try:
-            process.wait_answer()
-            yield process
-        finally:
-            process.stop()
-
-
-def call(gateway: GatewayProcess, path: str, body: Any = None, *, token: str | None = "open sesame") -> tuple[int, Any]:
-    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
-    data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(gateway.url + path, data, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def test_the_gateway_answers_as_triton_does(gateway: GatewayProcess, live: Live) -> None:
@@ -98,7 +68,7 @@ def test_a_bad_body_is_the_callers_fault(gateway: GatewayProcess, body: Any, wor
     assert "/" + str(Path.cwd()).split("/")[1] + "/" not in text
 
 
-@pytest.mark.parametrize("token", [None, "wrong", "open sesame "])
+@pytest.mark.parametrize("token", [None, "wrong", f"{TOKEN} "])
 def test_without_the_token_nothing_is_answered(gateway: GatewayProcess, token: str | None) -> None:
     """401 before the body is looked at; liveness and readiness stay open to probes."""
     assert call(gateway, "/v1/recommend", {}, token=token)[0] == 401
@@ -110,7 +80,7 @@ def test_a_huge_body_is_refused(gateway: GatewayProcess) -> None:
     """413 from its announced length, before it is sent."""
     connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
     connection.putrequest("POST", "/v1/recommend")
-    connection.putheader("authorization", "Bearer open sesame")
+    connection.putheader("authorization", f"Bearer {TOKEN}")
     connection.putheader("content-length", str(5 * 2**20))
     connection.endheaders()
     status = connection.getresponse().status
@@ -119,19 +89,61 @@ def test_a_huge_body_is_refused(gateway: GatewayProcess) -> None:
     assert status == 413
 
 
-def test_the_openapi_page_shows_the_flat_request(gateway: GatewayProcess) -> None:
-    """Callers read the fields, their limits and the two doors there."""
+def test_a_body_without_a_length_is_counted(gateway: GatewayProcess) -> None:
+    """Chunks announce nothing; 413 comes once they are too many."""
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    chunks = (b" " * 2**20 for _ in range(5))
+    connection.request("POST", "/v1/recommend", chunks, headers, encode_chunked=True)
+    large = connection.getresponse().status
+    connection.close()
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    connection.request("POST", "/v1/recommend", iter([b'{"k"', b": 3}"]), headers, encode_chunked=True)
+    response = connection.getresponse()
+    items = json.loads(response.read())["items"]
+    connection.close()
+
+    assert large == 413
+    assert (response.status, len(items)) == (200, 3)
+
+
+def test_the_openapi_page_tells_all_that_a_caller_needs(gateway: GatewayProcess) -> None:
+    """Fields with their limits, the token, each error with an example, and nothing that belongs to the framework."""
     status, text = call(gateway, "/docs.json")
     page = json.loads(text)
 
     assert status == 200
-    assert {"/v1/recommend", "/v1/events"} <= set(page["paths"])
-    for field in ("user_id", "history", "history_time", "exclude_seen", "maxItems"):
+    for field in ("user_id", "history", "history_time", "exclude_seen", "deadline_ms", "maxItems"):
         assert f'"{field}"' in text
+    post = page["paths"]["/v1/recommend"]["post"]
+    assert set(post["responses"]) == {"200", "400", "401", "413", "415", "500", "503", "504"}
+    errors = post["responses"]["503"]["content"]["application/json"]
+    assert errors["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+    assert set(errors["examples"]) == {"overloaded", "unavailable"}
+    assert "Retry-After" in post["responses"]["503"]["headers"]
+    assert page["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert not re.search("bentoml.com|InternalServerError|TaskStatus", text)
+
+
+def test_every_reference_of_the_openapi_page_leads_somewhere(gateway: GatewayProcess) -> None:
+    """Generators of clients refuse a page with a reference to nothing."""
+    text = call(gateway, "/docs.json")[1]
+    schemas = json.loads(text)["components"]["schemas"]
+
+    assert {name for name in re.findall(r'"#/components/schemas/([^"]+)"', text)} <= set(schemas)
+
+
+def test_the_examples_of_the_openapi_page_are_answered(gateway: GatewayProcess) -> None:
+    """What the page shows can be sent as it stands; the shared server has the event clock and no feature store."""
+    page = json.loads(call(gateway, "/docs.json")[1])
+    for path, expected in (("/v1/recommend", 200), ("/v1/events", 503)):
+        content = page["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        for example in content["examples"].values():
+            assert call(gateway, path, example["value"])[0] == expected
 
 
 def test_metrics_count_answers_and_failures(gateway: GatewayProcess) -> None:
-    """Prometheus sees sources and refusals."""
+    """Prometheus sees sources, refusals, and how many wait: nobody does now."""
     call(gateway, "/v1/recommend", {})
     call(gateway, "/v1/recommend", {"history": ["a", "b"], "history_time": [2, 1]})
     status, text = call(gateway, "/metrics")
@@ -139,6 +151,7 @@ def test_metrics_count_answers_and_failures(gateway: GatewayProcess) -> None:
     assert status == 200
     assert re.search(r'sidrec_gateway_answers_total\{source="cold"\} [1-9]', text)
     assert re.search(r'sidrec_gateway_failures_total\{error="invalid"\} [1-9]', text)
+    assert re.search(r"sidrec_gateway_waiting 0.0", text)
 
 
 def test_events_without_a_store_are_recorded_and_said_so(gateway: GatewayProcess) -> None:
