@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from feature_repo.feast_import import import_feast
 from sidrec import files, home
 from sidrec.clock import utc_now_iso
 from sidrec.errors import ServingError, UsageError
@@ -127,6 +128,7 @@ def new_generation(key: str) -> Path:
 
 def open_store(generation: Path) -> "FeatureStore":
     """Return the Feast store of a generation, wherever this process was started."""
+    import_feast()
     from feast import FeatureStore, RepoConfig
 
     # It says, each time, that the flag has no effect on file registries; it has: reads of a materialising view go on.
