@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,50 @@ from sidrec.files import read_json, write_text_atomic
 SCHEMA_VERSION = 1
 STATE_FILE = "state.json"
 ADMIN_KEY_FILE = "admin.key"
+PRIMARY = "primary"
+STANDBY = "standby"
+
+
+class StateFile:
+    """The state file of this process: the primary's fields, the gateway's address, and the standby's fields in one.
+
+    Each server's supervisor shows its own part, from a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._servers: dict[str, dict[str, Any]] = {}
+        self._gateway: str | None = None
+        self._lock = threading.Lock()
+
+    def show(self, name: str, server: dict[str, Any]) -> None:
+        """Write what is new about one server."""
+        with self._lock:
+            self._servers[name] = server
+            self._write()
+
+    def announce(self, gateway: str) -> None:
+        """Show where the gateway answers."""
+        with self._lock:
+            self._gateway = gateway
+            self._write()
+
+    def gone(self, name: str) -> None:
+        """Say that a server was stopped; without the primary no server runs."""
+        with self._lock:
+            self._servers.pop(name, None)
+            if name == PRIMARY:
+                clear_state()
+            self._write()
+
+    def _write(self) -> None:
+        if PRIMARY in self._servers:
+            write_state(self._servers[PRIMARY] | {"gateway": self._gateway, STANDBY: self._servers.get(STANDBY)})
+
+
+def servers_of(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the servers in a state: the primary, and the standby where there is one."""
+    standby = state.get(STANDBY)
+    return [state] if standby is None else [state, standby]
 
 
 def state_path() -> Path:

@@ -1,12 +1,13 @@
 """Keeps one Triton server answering: real inference as the probe, a restart as the cure.
 
 The server's own readiness says nothing about its Python stub, which is never restarted once dead. So a canary
-request is asked twice a second; "is not healthy" or a gone process is acted on at once, silence only when the
-server makes no progress either.
+request is asked twice a second; a dead stub or a gone process is acted on at once, silence only when the server
+makes no progress either.
 """
 
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from serving.state import clear_state, read_state, write_admin_key, write_state
+from serving.state import PRIMARY, StateFile, read_state, write_admin_key
+from serving.triton.canary import DeadStubError, ask_canary, wait_for_port
 from serving.triton.repository import pointed_to
-from serving.triton.server import UNHEALTHY, TritonServer, check_port, free_port, inference_count, triton_home
+from serving.triton.server import TritonServer, check_port, free_port, inference_count, triton_home
 from sidrec import home
-from sidrec.client import Recommendation, RecommendClient
+from sidrec.client import Recommendation
 from sidrec.errors import ServingError, SidrecError
 from sidrec.process import exclusive
 
@@ -27,7 +29,6 @@ __all__ = ["Supervisor", "read_state", "triton_home"]
 
 log = logging.getLogger(__name__)
 
-_CANARY = {"canary": True, "request_id": "canary"}
 _CANARY_EVERY_S = 0.5
 _CANARY_TIMEOUT_S = 3.0
 _SILENT_CANARIES = 3
@@ -37,18 +38,23 @@ _MAX_BACKOFF_S = 30.0
 
 @dataclass(slots=True)
 class Supervisor:
-    """One server of this SIDREC_HOME's model repository, and its state file.
+    """One server of this SIDREC_HOME's model repository, and its part of the state file.
 
     Every method is called from one thread, which lives as long as the server does.
+
+    Args:
+        name: of the server among those of this SIDREC_HOME.
+        admin_key: what unlocks its model control; servers that `deploy` is to reach share one.
     """
 
     grpc_port: int = 8001
     metrics_port: int = 0
     host: str = "127.0.0.1"
-    gateway: str | None = None
+    name: str = PRIMARY
+    state_file: StateFile = field(default_factory=StateFile)
+    admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     server: TritonServer = field(init=False)
     restarts: int = field(default=0, init=False)
-    _client: RecommendClient = field(init=False)
     _silent: int = field(default=0, init=False)
     _count: int = field(default=-1, init=False)
     _shown: tuple[object, ...] = field(default=(), init=False)
@@ -59,15 +65,19 @@ class Supervisor:
         self.server = TritonServer(
             repository=home.triton_repository_dir(),
             state=home.home(),
-            log=home.serving_dir() / "triton.log",
+            log=home.serving_dir() / ("triton.log" if self.name == PRIMARY else f"triton-{self.name}.log"),
             grpc_port=self.grpc_port or free_port(),
             metrics_port=self.metrics_port or free_port(),
             host=self.host,
+            name=self.name,
+            admin_key=self.admin_key,
         )
-        self._client = RecommendClient(self.server.url, timeout_s=_CANARY_TIMEOUT_S)
 
-    def start(self) -> Recommendation:
+    def start(self, stopping: threading.Event | None = None) -> Recommendation:
         """Start the server and return its first real answer.
+
+        Args:
+            stopping: ends the wait for the answer.
 
         Raises:
             ServingError: nothing was deployed, or no answer came within two minutes; the server is stopped again.
@@ -80,14 +90,9 @@ class Supervisor:
         write_admin_key(self.server.admin_key)
         self._show("starting", None)
         self.server.start()
-        answer = self._first_answer()
+        answer = self._first_answer(stopping)
         self._show("ready", answer)
         return answer
-
-    def announce(self, gateway: str) -> None:
-        """Show where the gateway answers."""
-        self.gateway = gateway
-        self.check()
 
     def watch(self, stopping: threading.Event, check_also: Callable[[], None] = lambda: None) -> None:
         """Keep the server answering until `stopping` is set.
@@ -105,10 +110,10 @@ class Supervisor:
         if not self.server.running():
             return "the server's process is gone"
         try:
-            answer = self._client.recommend(k=1, context=_CANARY)
+            answer = ask_canary(self.server.url, timeout_s=_CANARY_TIMEOUT_S)
+        except DeadStubError:
+            return "its Python stub is dead"
         except SidrecError as error:
-            if UNHEALTHY in error.message:
-                return "its Python stub is dead"
             return self._silence(error)
         self._silent = 0
         self._show("ready", answer)
@@ -141,9 +146,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End the server after the requests in flight are answered, and say that none runs."""
-        self._client.close()
         self.server.stop()
-        clear_state()
+        self.state_file.gone(self.name)
 
     def _first_answer(self, stopping: threading.Event | None = None) -> Recommendation:
         deadline = time.monotonic() + _FIRST_ANSWER_S
@@ -152,13 +156,17 @@ class Supervisor:
             if not self.server.running():
                 seen = "its process ended"
                 break
+            # The port opens once the model is loaded: no question is worth asking before.
+            if not wait_for_port(self.server.host, self.server.grpc_port, timeout_s=0.5):
+                continue
             try:
-                return self._client.recommend(k=1, context=_CANARY, timeout_s=1.0)
+                return ask_canary(self.server.url, timeout_s=_CANARY_TIMEOUT_S)
+            except DeadStubError as error:
+                seen = error.message
+                break
             except SidrecError as error:
                 seen = error.message
-                if UNHEALTHY in seen:
-                    break
-                time.sleep(0.1)
+                time.sleep(0.05)
         tail = self.server.log_tail(3)
         self.server.kill()
         raise ServingError(
@@ -182,15 +190,15 @@ class Supervisor:
         """Write the state file where something in it changed."""
         revision = pointed_to(self.server.repository) if answer is None else int(answer.model_version)
         bundle = None if answer is None else answer.bundle_id
-        shown = (state, revision, bundle, self.restarts, self.gateway)
+        shown = (state, revision, bundle, self.restarts)
         if shown == self._shown:
             return
         self._shown = shown
-        write_state(
+        self.state_file.show(
+            self.name,
             {
                 "health": state,
                 "grpc": self.server.url,
-                "gateway": self.gateway,
                 "metrics": f"http://127.0.0.1:{self.server.metrics_port}/metrics",
                 "revision": revision,
                 "bundle_id": bundle,
@@ -198,7 +206,7 @@ class Supervisor:
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
                 "log": str(self.server.log),
                 "triton_pid": None if self.server.process is None else self.server.process.pid,
-            }
+            },
         )
 
 

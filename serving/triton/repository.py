@@ -70,9 +70,15 @@ def write_version(
     return version
 
 
-def point_to(repository: Path, revision: int, *, kind: str = "KIND_CPU") -> None:
-    """Make the config serve exactly this revision at the server's next load or start."""
-    write_text_atomic(repository / contract.MODEL_NAME / "config.pbtxt", contract.config_pbtxt([revision], kind=kind))
+def point_to(repository: Path, revision: int, *, kind: str = "KIND_CPU", instances: int | None = None) -> None:
+    """Make the config serve exactly this revision at the server's next load or start.
+
+    Args:
+        instances: Python processes that answer, each with one thread; None leaves as many as there are.
+    """
+    config = repository / contract.MODEL_NAME / "config.pbtxt"
+    count = _instances(config) if instances is None else instances
+    write_text_atomic(config, contract.config_pbtxt([revision], kind=kind, instances=count))
 
 
 def pointed_to(repository: Path) -> int | None:
@@ -84,6 +90,11 @@ def pointed_to(repository: Path) -> int | None:
     if found is None:
         raise ServingError("the config names no single version to serve", evidence=config, next_step="sidrec deploy")
     return int(found.group(1))
+
+
+def _instances(config: Path) -> int:
+    found = re.search(r"count: (\d+)", config.read_text(encoding="utf-8")) if config.exists() else None
+    return 1 if found is None else int(found.group(1))
 
 
 def revisions(repository: Path) -> list[int]:

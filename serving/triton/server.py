@@ -23,7 +23,6 @@ from sidrec import contract
 from sidrec.errors import ServingError, UsageError
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
-UNHEALTHY = "is not healthy"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
 _SHM = Path("/dev/shm")  # noqa: S108 - where Triton puts its regions
 _QUIET = {
@@ -70,6 +69,7 @@ class TritonServer:
 
     Args:
         state: SIDREC_HOME of the server: exposures, feature store and takedown list lie there.
+        name: tells the servers of one SIDREC_HOME apart.
     """
 
     repository: Path
@@ -78,6 +78,7 @@ class TritonServer:
     grpc_port: int
     metrics_port: int
     host: str = "127.0.0.1"
+    name: str = "primary"
     admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     process: subprocess.Popen[bytes] | None = None
 
@@ -88,8 +89,8 @@ class TritonServer:
 
     @property
     def shm_prefix(self) -> str:
-        """Name that this state folder's shared memory regions begin with, so the next start clears a killed one's."""
-        return f"sidrec{hashlib.sha256(str(self.state).encode()).hexdigest()[:12]}x"
+        """Name that this server's shared memory regions begin with, so its next start clears what a killed one left."""
+        return f"sidrec{hashlib.sha256(f'{self.state}/{self.name}'.encode()).hexdigest()[:12]}x"
 
     def start(self) -> None:
         """Start the process, after what a killed predecessor left in shared memory is gone."""

@@ -31,6 +31,18 @@ def serve(
     gateway_port: Annotated[int, typer.Option(help="Port of the HTTP door (gateway).")] = 3000,
     metrics_port: Annotated[int, typer.Option(help="Port of Triton's metrics; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Address to bind; loopback unless told otherwise.")] = "127.0.0.1",
+    standby: Annotated[
+        bool, typer.Option("--standby", envvar="SIDREC_STANDBY", help="Run a second server, asked when the first dies.")
+    ] = False,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            envvar="SIDREC_INSTANCES",
+            help="Python processes a server, one thread each; unset keeps what was.",
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it answers; `sidrec stop` ends it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -52,12 +64,20 @@ def serve(
         )
     if detach:
         options = ["--grpc-port", str(grpc_port), "--gateway-port", str(gateway_port)]
+        options += ["--standby"] * standby + ([] if instances is None else ["--instances", str(instances)])
         value = _detached([*options, "--metrics-port", str(metrics_port), "--host", host])
         emit(value, as_json, lambda: print(_line(value)))
         return
     from serving.front import Front
 
-    front = Front(host=host, grpc_port=grpc_port, gateway_port=gateway_port, metrics_port=metrics_port)
+    front = Front(
+        host=host,
+        grpc_port=grpc_port,
+        gateway_port=gateway_port,
+        metrics_port=metrics_port,
+        standby=standby,
+        instances=instances,
+    )
     front.run(lambda value: emit(value, as_json, lambda: print(_line(value), flush=True)))
 
 
@@ -178,7 +198,9 @@ def _last_line(log: Path) -> str:
 
 
 def _line(state: dict[str, Any]) -> str:
+    spare = f" (standby {state['standby']['grpc']})" if state["standby"] else ""
     return (
-        f"serving revision {state['revision']} ({state['bundle_id']}): gRPC {state['grpc']}, HTTP {state['gateway']}"
+        f"serving revision {state['revision']} ({state['bundle_id']}): gRPC {state['grpc']}{spare}, "
+        f"HTTP {state['gateway']}"
         f" (docs at {state['gateway']}/), metrics {state['metrics']}"
     )
