@@ -15,6 +15,7 @@ import numpy as np
 
 from serving.triton.parse import ParsedRequest
 from sidrec import clock
+from sidrec.data.catalog import Catalog
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.recommender import Answer, Recommender, Request
@@ -64,7 +65,7 @@ class Histories(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request with the answer it got, and from what."""
+    """One request with the answer it got, and from what; no `feature_status` where the store was not asked."""
 
     request: ParsedRequest
     arm: Arm
@@ -74,6 +75,7 @@ class Served:
     history_length: int
     feature_age_s: int | None
     group_size: int
+    feature_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class _Pending:
     times: tuple[int, ...]
     history_source: HistorySource
     feature_age_s: int | None = None
+    feature_status: str | None = None
 
     def query(self) -> Request:
         request = self.request
@@ -158,7 +161,7 @@ class Answerer:
             until=[one.request.event_time for one in waiting],
         )
         for one, stored in zip(waiting, found, strict=True):
-            one.feature_age_s = stored.age_s
+            one.feature_age_s, one.feature_status = stored.age_s, stored.status
             if stored.status == "fresh" and stored.item_ids:
                 one.items, one.times, one.history_source = stored.item_ids, stored.times, "store"
 
@@ -202,7 +205,7 @@ class Answerer:
     def _served(
         self, one: _Pending, answer: Answer, recommender: Recommender, width: int | None, group_size: int
     ) -> Served | Refused:
-        fault = answer_fault(answer, one.request.k, recommender.num_codes)
+        fault = answer_fault(answer, one.request.k, recommender.catalog)
         if fault is not None:
             log.error("event=bad_answer bundle=%s fault=%s", recommender.bundle_id, fault)
             return Refused("the model's answer broke the contract", invalid=False)
@@ -218,24 +221,30 @@ class Answerer:
             history_length=len(one.items),
             feature_age_s=one.feature_age_s,
             group_size=group_size,
+            feature_status=one.feature_status,
         )
 
 
-def answer_fault(answer: Answer, k: int, num_codes: int) -> str | None:
+def answer_fault(answer: Answer, k: int, catalog: Catalog) -> str | None:
     """Return what is wrong with an answer, None if nothing is."""
     items = answer.item_ids
+    strangers = [item for item in items if item not in catalog.index_of]
+    if strangers:
+        return f"{strangers[0]!r} is not in the catalogue"
     if len(items) > k:
         return f"{len(items)} items for k = {k}"
-    if len(set(items)) != len(items) or "" in items:
-        return "an item stands twice or has no id"
+    if len(set(items)) != len(items):
+        return "an item stands twice"
     scores = answer.scores
     if scores.dtype != np.float32 or scores.shape != (len(items),):
         return f"scores are {scores.dtype} {scores.shape}"
     if not np.isfinite(scores).all() or bool((np.diff(scores) > 0).any()):
         return "scores are not finite, or do not descend"
     codes = answer.semantic_ids
-    if codes.dtype != np.int32 or codes.shape != (len(items), num_codes):
+    if codes.dtype != np.int32 or codes.shape != (len(items), catalog.num_codes):
         return f"semantic ids are {codes.dtype} {codes.shape}"
+    if not np.array_equal(codes, catalog.codes[[catalog.index_of[item] for item in items]]):
+        return "semantic ids are not those of the items"
     return None
 
 

@@ -13,15 +13,16 @@ assert np.__version__.startswith("1."), f"Triton's stub needs numpy 1.26, this e
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton_python_backend_utils as pb_utils
 
 from serving.triton.answering import Answerer, Refused, Served, exposure
 from serving.triton.golden import check_revision
+from serving.triton.metrics import Metrics
 from serving.triton.parse import ParsedRequest, parse
 from serving.triton.repository import read_revision, version_bundle
 from serving.triton.takedown import TakedownFile
@@ -51,7 +52,9 @@ class TritonPythonModel:
         check_revision(self._answerer)
         self._takedown = TakedownFile(home.takedown_path())
         self._exposures = ExposureWriter(home.exposures_dir(), flush_s=revision.exposure_flush_s)
-        self._metrics = _Metrics(str(revision.revision))
+        self._metrics = Metrics(str(revision.revision), args["model_instance_name"])
+        self._metrics.count([], self._exposures)
+        self._metrics.show_threads(torch.get_num_threads())
         log.info("event=loaded revision=%d bundles=%s", revision.revision, ",".join(revision.bundle_ids))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -88,45 +91,11 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Write the exposures that are still buffered."""
-        self._exposures.close()
-
-
-class _Metrics:
-    """What Triton's own metrics do not say: sources, refusals, and where exposure rows are."""
-
-    def __init__(self, revision: str) -> None:
-        families = {
-            "answers": ("sidrec_answers_total", "Answers by arm and source", pb_utils.MetricFamily.COUNTER),
-            "refusals": ("sidrec_refusals_total", "Requests without an answer", pb_utils.MetricFamily.COUNTER),
-            "buffered": ("sidrec_exposures_buffered", "Exposure rows a crash would lose", pb_utils.MetricFamily.GAUGE),
-            "dropped": ("sidrec_exposures_dropped", "Exposure rows lost to a full buffer", pb_utils.MetricFamily.GAUGE),
-        }
-        self._revision = revision
-        self._families = {
-            key: pb_utils.MetricFamily(name=name, description=text, kind=kind)
-            for key, (name, text, kind) in families.items()
-        }
-        self._metrics: dict[tuple[str, ...], Any] = {}
-
-    def count(self, outcomes: Sequence[Served | Refused], exposures: ExposureWriter) -> None:
-        """Add a batch's outcomes and show the writer's state."""
-        counts = Counter(
-            ("answers", outcome.arm.name, outcome.answer.source)
-            if isinstance(outcome, Served)
-            else ("refusals", "", "invalid" if outcome.invalid else "failed")
-            for outcome in outcomes
-        )
-        for (family, arm, source), number in counts.items():
-            self._metric(family, {"arm": arm, "source": source}).increment(number)
-        stats = exposures.stats()
-        self._metric("buffered", {}).set(stats.buffered)
-        self._metric("dropped", {}).set(stats.dropped)
-
-    def _metric(self, family: str, labels: dict[str, str]) -> Any:
-        key = (family, *labels.values())
-        if key not in self._metrics:
-            self._metrics[key] = self._families[family].Metric(labels=labels | {"revision": self._revision})
-        return self._metrics[key]
+        try:
+            self._exposures.close()
+        except Exception:
+            # The boundary: Triton prints nothing of what is raised here.
+            log.exception("event=exposures_lost rows=%d", self._exposures.stats().buffered)
 
 
 def _reader(request: Any) -> Any:

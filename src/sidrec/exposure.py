@@ -5,7 +5,9 @@ and counted. Nothing here blocks the request that is logged.
 """
 
 import dataclasses
+import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -91,15 +95,17 @@ class WriterStats:
 class ExposureWriter:
     """Collects rows and writes a segment every `flush_s` seconds, every `segment_rows` rows, and on close.
 
-    Segments are `<folder>/<UTC day of writing>/<unix ms>-<pid>-<number>.parquet`. If a segment cannot be
-    written, its rows stay buffered for the next try until `max_rows` is reached; from there on rows are
-    dropped and counted.
+    Segments are `<folder>/<UTC day of writing>/<unix ms>-<writer>-<number>.parquet`, `writer` drawn at random: several
+    servers, also in containers that all call themselves process 1, write into one folder. If a segment cannot be
+    written, its rows stay buffered for the next try until `max_rows` is reached; from there on rows are dropped and
+    counted.
     """
 
     def __init__(
         self, folder: Path, *, flush_s: float = 5.0, segment_rows: int = 2_000, max_rows: int = 20_000
     ) -> None:
         self._folder = folder
+        self._name = secrets.token_hex(4)
         self._flush_s = flush_s
         self._segment_rows = segment_rows
         self._max_rows = max_rows
@@ -177,8 +183,10 @@ class ExposureWriter:
             try:
                 self.flush()
                 self._last_error = None
-            except OSError as error:
+            except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is either, by where it is met
                 # The rows are still buffered; `last_error` and the buffer's size say so to whoever watches.
+                if self._last_error is None:
+                    log.error("event=exposures_unwritable folder=%s error=%s", self._folder, error)
                 self._last_error = str(error)
                 time.sleep(min(self._flush_s, 1.0))
 
@@ -186,12 +194,15 @@ class ExposureWriter:
         now = time.time()
         day = self._folder / datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
         day.mkdir(parents=True, exist_ok=True)
-        name = f"{int(now * 1000)}-{os.getpid()}-{self._segments:06d}.parquet"
+        name = f"{int(now * 1000)}-{self._name}-{self._segments:06d}.parquet"
         partial = day / f".{name}.tmp"
-        frame(rows).write_parquet(partial, compression="zstd")
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(day / name)
+        try:
+            frame(rows).write_parquet(partial, compression="zstd")
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(day / name)
+        finally:
+            partial.unlink(missing_ok=True)  # what a full disk left of it would fill the disk further
 
 
 def frame(rows: list[Exposure]) -> pl.DataFrame:

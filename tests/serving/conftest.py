@@ -27,7 +27,7 @@ class Live:
     bundles: dict[str, Bundle]
 
 
-def publish(root: Path, revision: Revision, *bundles: Bundle) -> None:
+def publish(root: Path, revision: Revision, *bundles: Bundle, instances: int | None = None) -> None:
     """Write a revision into a repository and point the config to it."""
     folders = {bundle.bundle_id: bundle.folder for bundle in bundles}
 
@@ -36,7 +36,7 @@ def publish(root: Path, revision: Revision, *bundles: Bundle) -> None:
         verdict.write_text("{}")
 
     repository.write_version(root, revision, export, lambda bundle, verdict: None)
-    repository.point_to(root, revision.revision)
+    repository.point_to(root, revision.revision, instances=instances)
 
 
 def wait_answer(running: Callable[[], bool], client: RecommendClient, seconds: float = 60) -> None:

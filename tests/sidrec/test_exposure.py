@@ -1,6 +1,8 @@
 """The exposure log: whole segments, a bounded buffer, and no silent loss."""
 
 import dataclasses
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -111,6 +113,45 @@ def test_rows_survive_a_segment_that_cannot_be_written(tmp_path: Path) -> None:
     writer.close()
 
     assert exposure.read(folder)["request_id"].to_list() == ["r0", "r1"]
+
+
+def test_a_segment_that_cannot_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
+    """A full disk is not filled further by what it has no room for, and the thread lives on to try again."""
+    script = f"""
+import resource, signal, time
+from pathlib import Path
+from sidrec.exposure import ExposureWriter
+from tests.sidrec.test_exposure import row
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+writer = ExposureWriter(Path({str(tmp_path)!r}), flush_s=0.02, max_rows=3)
+for number in range(5):
+    writer.append(row(number))
+while writer.last_error is None:
+    time.sleep(0.01)
+left = [path.name for path in Path({str(tmp_path)!r}).rglob("*") if path.is_file()]
+stats = writer.stats()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.close()
+print(left, stats.buffered, stats.dropped, writer.stats().written)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout.strip() == "[] 3 2 3", done.stderr
+
+
+def test_writers_of_one_folder_and_one_process_number_keep_apart(tmp_path: Path) -> None:
+    """Two servers, each process 1 of its container, flush in the same millisecond."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exposure.time, "time", lambda: 1_700_000_000.0)
+        for number in range(2):
+            writer = ExposureWriter(tmp_path)
+            writer.append(row(number))
+            writer.close()
+
+    assert exposure.read(tmp_path)["request_id"].to_list() == ["r0", "r1"]
 
 
 def test_a_reader_never_sees_a_half_written_segment(tmp_path: Path) -> None:

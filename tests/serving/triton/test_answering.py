@@ -4,10 +4,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from serving.history import StoredHistory
@@ -16,6 +18,7 @@ from serving.triton.golden import check_revision
 from serving.triton.parse import ParsedRequest, parse
 from sidrec import contract
 from sidrec.bundle import Bundle
+from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError
 from sidrec.exposure import frame
 from sidrec.recommender import Answer, Recommender, Request
@@ -201,7 +204,19 @@ def test_a_takedown_reaches_warm_and_cold_answers(make: Callable[..., Answerer])
     assert [one.answer.item_ids for one in after if isinstance(one, Served)] == [("i0",), ("i0",)]
 
 
-GOOD = Answer(("a", "b"), np.array([-1, -2], np.float32), np.zeros((2, 3), np.int32), "model", 5, 5, 1)
+CATALOG = Catalog.build(
+    pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "title": ["A", "B", "C"],
+            "popularity": [3, 2, 1],
+            "recent_popularity": [3, 2, 1],
+            "first_sold": [date(2010, 1, 1)] * 3,
+        }
+    ),
+    np.arange(9, dtype=np.int32).reshape(3, 3),
+)
+GOOD = Answer(("a", "b"), np.array([-1, -2], np.float32), CATALOG.codes[:2], "model", 5, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -209,18 +224,20 @@ GOOD = Answer(("a", "b"), np.array([-1, -2], np.float32), np.zeros((2, 3), np.in
     [
         ({}, None),
         ({"item_ids": ("a", "a")}, "twice"),
-        ({"item_ids": ("a", "")}, "twice or has no id"),
+        ({"item_ids": ("a", "")}, "'' is not in the catalogue"),
+        ({"item_ids": ("a", "d")}, "'d' is not in the catalogue"),
         ({"item_ids": ("a", "b", "c")}, "3 items"),
         ({"scores": np.array([-1, np.nan], np.float32)}, "finite"),
         ({"scores": np.array([-2, -1], np.float32)}, "descend"),
         ({"scores": np.array([-1, -2], np.float64)}, "float64"),
         ({"semantic_ids": np.zeros((2, 4), np.int32)}, "semantic ids"),
         ({"semantic_ids": np.zeros((2, 3), np.int64)}, "semantic ids"),
+        ({"semantic_ids": CATALOG.codes[1:3]}, "not those of the items"),
     ],
 )
 def test_every_answer_is_checked_before_it_leaves(change: dict[str, Any], word: str | None) -> None:
     """Triton passes on whatever it is given, so nothing wrong may reach it."""
-    fault = answer_fault(dataclasses.replace(GOOD, **change), k=2, num_codes=3)
+    fault = answer_fault(dataclasses.replace(GOOD, **change), k=2, catalog=CATALOG)
 
     assert (fault is None) if word is None else (word in str(fault))
 

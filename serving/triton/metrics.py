@@ -1,0 +1,89 @@
+"""What Triton's own metrics do not say, on the same page: sources, beams, feature ages, refusals, exposure rows.
+
+Shares are left to who reads: a cold share is a rate of `sidrec_answers_total{source="cold"}` by that of all. The time
+that requests wait is Triton's own `nv_inference_queue_duration_us`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from serving.triton.answering import Refused, Served
+from sidrec.exposure import ExposureWriter
+
+_COUNTERS = {
+    "sidrec_answers_total": "Answers by arm and source",
+    "sidrec_refusals_total": "Requests without an answer, by whose fault it was",
+    "sidrec_beams_total": "Beams that were searched, by arm",
+    "sidrec_valid_beams_total": "Beams that ended at an item of the catalogue, by arm",
+    "sidrec_feature_reads_total": "Histories asked of the feature store, by what it said",
+    "sidrec_feature_age_seconds_sum": "Ages of the histories that the feature store gave, added up",
+    "sidrec_feature_age_seconds_count": "Histories with an age that the feature store gave",
+}
+_GAUGES = {
+    "sidrec_exposures_buffered": "Exposure rows a crash would lose",
+    "sidrec_exposures_dropped": "Exposure rows lost to a full buffer",
+    "sidrec_intra_op_threads": "Threads that one matrix product may use; more than one is slower on a busy machine",
+}
+
+
+class Metrics:
+    """Counts of one revision by all its instances, and gauges of this instance."""
+
+    def __init__(self, revision: str, instance: str) -> None:
+        self._revision = revision
+        self._instance = instance
+        kinds = ((_COUNTERS, pb_utils.MetricFamily.COUNTER), (_GAUGES, pb_utils.MetricFamily.GAUGE))
+        self._families = {
+            name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
+            for texts, kind in kinds
+            for name, text in texts.items()
+        }
+        self._metrics: dict[tuple[str, ...], Any] = {}
+
+    def count(self, outcomes: Sequence[Served | Refused], exposures: ExposureWriter) -> None:
+        """Add a batch's outcomes and show the writer's state; canaries are not counted."""
+        for key, number in counts(outcomes).items():
+            self._metric(*key).increment(number)
+        stats = exposures.stats()
+        self._gauge("sidrec_exposures_buffered", stats.buffered)
+        self._gauge("sidrec_exposures_dropped", stats.dropped)
+
+    def show_threads(self, threads: int) -> None:
+        """Show how many threads this instance computes with."""
+        self._gauge("sidrec_intra_op_threads", threads)
+
+    def _gauge(self, name: str, value: float) -> None:
+        self._metric(name, ("instance", self._instance)).set(value)
+
+    def _metric(self, name: str, *labels: tuple[str, str]) -> Any:
+        key = (name, *(value for _, value in labels))
+        if key not in self._metrics:
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels) | {"revision": self._revision})
+        return self._metrics[key]
+
+
+Key = tuple[str, *tuple[tuple[str, str], ...]]
+
+
+def counts(outcomes: Sequence[Served | Refused]) -> Counter[Key]:
+    """Return what a batch adds to each counter, by the counter's name and labels."""
+    found: Counter[Key] = Counter()
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            found["sidrec_refusals_total", ("fault", "caller" if outcome.invalid else "server")] += 1
+            continue
+        if outcome.request.canary:
+            continue
+        arm = ("arm", outcome.arm.name)
+        found["sidrec_answers_total", arm, ("source", outcome.answer.source)] += 1
+        found["sidrec_beams_total", arm] += outcome.answer.beam_width
+        found["sidrec_valid_beams_total", arm] += outcome.answer.valid_beams
+        if outcome.feature_status is not None:
+            found[("sidrec_feature_reads_total", ("status", outcome.feature_status))] += 1
+        if outcome.feature_age_s is not None:
+            found[("sidrec_feature_age_seconds_sum",)] += outcome.feature_age_s
+            found[("sidrec_feature_age_seconds_count",)] += 1
+    return found
