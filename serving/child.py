@@ -55,6 +55,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _exec(parent: int, number: int, command: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:

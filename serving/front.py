@@ -68,7 +68,7 @@ class Front:
             gateway = GatewayProcess(self.gateway_port, ",".join(urls), gateway_log, host=self.host)
             try:
                 gateway.start()  # it starts while Triton does
-                with _kept(spare, stopping) as spare_started:
+                with kept(spare, stopping) as spare_started:
                     supervisor.start(stopping)
                     spare_started()
                     deploy.confirm_live(revision, urls=urls, who="serve")
@@ -93,7 +93,7 @@ class Front:
 
 
 @contextmanager
-def _kept(supervisor: Supervisor | None, stopping: threading.Event) -> Iterator[Callable[[], None]]:
+def kept(supervisor: Supervisor | None, stopping: threading.Event) -> Iterator[Callable[[], None]]:
     """Keep a second server for the body, in a thread of its own; yield what waits for its first answer."""
     if supervisor is None:
         yield lambda: None

@@ -1,8 +1,8 @@
 """Keeps one Triton server answering: real inference as the probe, a restart as the cure.
 
 The server's own readiness says nothing about its Python stub, which is never restarted once dead. So a canary
-request is asked twice a second; a dead stub or a gone process is acted on at once, silence only when the server
-makes no progress either.
+request is asked twice a second. A dead stub or a gone process is acted on at once, silence only when the server makes
+no progress either.
 """
 
 import logging
@@ -109,6 +109,8 @@ class Supervisor:
         """Ask the canary; return why the server must be restarted, None if it need not."""
         if not self.server.running():
             return "the server's process is gone"
+        if self.server.lost_a_stub():
+            return "its Python stub is dead"
         try:
             answer = ask_canary(self.server.url, timeout_s=_CANARY_TIMEOUT_S)
         except DeadStubError:

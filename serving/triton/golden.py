@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.triton.answering import Answerer, Refused
+from serving.triton.answering import Answerer, Refused, Served
 from serving.triton.parse import ParsedRequest
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
@@ -68,12 +68,13 @@ def request_ids(revision: Revision) -> Iterator[tuple[Arm, str]]:
             yield arm, next(one for one in ids if arm_for(one, revision.salt, revision.arms) == arm)
 
 
-def check_revision(answerer: Answerer) -> None:
-    """Ask every arm every golden request, without a server.
+def check_revision(answerer: Answerer) -> list[Served]:
+    """Ask every arm every golden request, without a server, and return the answers.
 
     Raises:
         ServingError: an answer breaks its rule; the arm, the request and the fault are named.
     """
+    answers = []
     for arm, request_id in request_ids(answerer.revision):
         recommender = answerer.recommenders[arm.bundle.bundle_id]
         golden = goldens(recommender.catalog, recommender.as_of_time)
@@ -97,6 +98,8 @@ def check_revision(answerer: Answerer) -> None:
             if isinstance(outcome, Refused):
                 raise ServingError(f"arm {arm.name} ({arm.bundle.bundle_id}), {one.name}: {outcome.message}")
             check(one, outcome.answer.item_ids, outcome.answer.source, recommender.catalog.index_of, arm)
+            answers.append(outcome)
+    return answers
 
 
 def check(golden: Golden, item_ids: Sequence[str], source: str, known: Collection[str], arm: Arm) -> None:

@@ -27,7 +27,7 @@ from serving.triton.parse import ParsedRequest, parse
 from serving.triton.repository import read_revision, version_bundle
 from serving.triton.takedown import TakedownFile
 from sidrec import contract, home
-from sidrec.errors import UsageError
+from sidrec.errors import ServingError, UsageError
 from sidrec.exposure import ExposureWriter
 from sidrec.recommender import Recommender
 
@@ -49,7 +49,8 @@ class TritonPythonModel:
             for arm in revision.arms
         }
         self._answerer = Answerer(revision, recommenders, _histories(revision.history_max_age_days))
-        check_revision(self._answerer)
+        for served in check_revision(self._answerer):
+            _check_tensors(_response(served))
         self._takedown = TakedownFile(home.takedown_path())
         self._exposures = ExposureWriter(home.exposures_dir(), flush_s=revision.exposure_flush_s)
         self._metrics = Metrics(str(revision.revision), args["model_instance_name"])
@@ -126,6 +127,21 @@ def _response(outcome: Served | Refused) -> Any:
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(spec.name, np.ascontiguousarray(array)) for spec, array in arrays.items()]
     )
+
+
+def _check_tensors(response: Any) -> None:
+    """Refuse tensors that break the contract; Triton would pass them on, as it does a missing one.
+
+    Raises:
+        ServingError: one has another name, type or shape.
+    """
+    seen = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+    for spec in contract.OUTPUTS:
+        if spec.name not in seen or not spec.fits(seen[spec.name]):
+            raise ServingError(
+                f"the answer's {spec.name} is no {spec.datatype} {spec.shape}; its tensors are "
+                + ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in seen.items())
+            )
 
 
 def _text(value: str) -> "np.ndarray[Any, Any]":

@@ -4,6 +4,7 @@ It binds loopback unless told otherwise, loads models only when asked by somebod
 dies with the thread that started it.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -24,6 +25,7 @@ from sidrec.errors import ServingError, UsageError
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
+_REAPED_S = 0.2
 _SHM = Path("/dev/shm")  # noqa: S108 - where Triton puts its regions
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -112,6 +114,27 @@ class TritonServer:
     def running(self) -> bool:
         """Return whether the process lives; it says nothing about whether it answers."""
         return self.process is not None and self.process.poll() is None
+
+    def lost_a_stub(self) -> bool:
+        """Return whether one of its Python stubs ended without being asked to; the server never starts another.
+
+        Its remains say so: a stub that is unloaded is waited for, one that died stays as a zombie. With several
+        stubs this is the only sign, because the others go on answering.
+        """
+        zombies = self._zombies()
+        if not zombies:
+            return False
+        time.sleep(_REAPED_S)
+        return bool(zombies & self._zombies())
+
+    def _zombies(self) -> set[int]:
+        if self.process is None:
+            return set()
+        found: set[int] = set()
+        for thread in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # a thread that is gone has no children
+                found |= {int(pid) for pid in thread.read_text().split()}
+        return {pid for pid in found if child.is_zombie(pid)}
 
     def load(self, *, timeout_s: float = 120.0) -> None:
         """Make the server serve what the repository's config says now; the old version serves until then.
