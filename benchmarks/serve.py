@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load import Load, Sum, closed_loop, open_loop, percentile, undisturbed
+from benchmarks.load import Load, Meter, Sum, closed_loop, open_loop, percentile, undisturbed
 from benchmarks.measure import Row, report, spread
 from benchmarks.serve_world import Doors, Shape, arguments, doors, requests
 from sidrec.client import RecommendClient
@@ -157,22 +157,22 @@ def _in_turn(asked: Asked, count: int) -> tuple[list[float], float, Load, Load]:
     """Return latencies of the engine in ms, its CPU time in s, and the loads of gRPC and HTTP, request by request."""
     own: list[float] = []
     own_cpu_s = 0.0
-    parts: tuple[list[Load], list[Load]] = ([], [])
+    doors_asked: tuple[Ask, ...] = (asked.over_grpc, asked.over_http)
+    latencies: tuple[list[float], ...] = ([], [])
+    meter = Meter(asked.doors.groups[:1])
     for number in range(count):
         cpu, started = time.process_time(), time.perf_counter()
         asked.in_process(number)
         own.append((time.perf_counter() - started) * 1000)
         own_cpu_s += time.process_time() - cpu
-        doors_asked: tuple[Ask, Ask] = (asked.over_grpc, asked.over_http)
-        for door, part in zip(doors_asked, parts, strict=True):
+        for door, met in zip(doors_asked, latencies, strict=True):
             started = time.perf_counter()
             door(number)
-            part.append(Load(((time.perf_counter() - started) * 1000,), 0.0, 0.0, 0.0))
-    grpc, web = (tuple(one.latencies_ms[0] for one in part) for part in parts)
-    # Resolution of a group's CPU time is 10 ms: it is read around a run of its own, not around a request.
-    measured = closed_loop(asked.over_grpc, callers=1, count=count, groups=asked.doors.groups[:1])
-    alone = Load(grpc, sum(grpc) / 1000, measured.server_cpu_s, measured.others)
-    return own, own_cpu_s, alone, Load(web, sum(web) / 1000, 0.0, measured.others)
+            met.append((time.perf_counter() - started) * 1000)
+    # The server answered each request twice, once a door.
+    _, server_cpu_s, others = meter.read()
+    grpc, web = (Load(tuple(met), sum(met) / 1000, server_cpu_s / 2, others) for met in latencies)
+    return own, own_cpu_s, grpc, web
 
 
 def _overhead(engine: list[list[float]], engine_cpu_s: list[float], alone: Sum, sizes: Sizes) -> Iterator[Row]:
