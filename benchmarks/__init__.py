@@ -5,6 +5,7 @@ A name here is a module with `run(*, quick: bool)`, which returns the report tha
 
 BENCHMARKS = {
     "codebook": "fits and balanced assignment vs faiss, scikit-learn, vector-quantize-pytorch, ortools; memory; growth",
+    "recover": "from the kill of the stub, or of the server, to the first good answer for a stored user",
     "serve": "a real Triton over its engine in-process, batching, open loop; the gateway beside gRPC",
     "training": "S²GR's training step vs a Hugging Face T5 of the same widths; share of its matrix products",
 }

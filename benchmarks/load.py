@@ -69,15 +69,17 @@ class Meter:
         return wall, servers, others
 
     def _now(self) -> tuple[float, float, float, float]:
-        return time.monotonic(), _busy_s(), time.process_time(), sum(_group_cpu_s(self._groups))
+        return time.monotonic(), busy_s(), time.process_time(), sum(group_cpu_s(self._groups))
 
 
-def _busy_s() -> float:
+def busy_s() -> float:
+    """Return the CPU seconds that all processes of the machine used since it started."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
-def _group_cpu_s(groups: Collection[int]) -> list[float]:
+def group_cpu_s(groups: Collection[int]) -> list[float]:
+    """Return the CPU seconds of each process in some process groups."""
     seconds = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

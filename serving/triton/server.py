@@ -127,14 +127,18 @@ class TritonServer:
         time.sleep(_REAPED_S)
         return bool(zombies & self._zombies())
 
-    def _zombies(self) -> set[int]:
+    def stubs(self) -> set[int]:
+        """Return the process ids of its Python stubs, dead ones that it never waited for included."""
         if self.process is None:
             return set()
         found: set[int] = set()
         for thread in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):  # a thread that is gone has no children
                 found |= {int(pid) for pid in thread.read_text().split()}
-        return {pid for pid in found if child.is_zombie(pid)}
+        return found
+
+    def _zombies(self) -> set[int]:
+        return {pid for pid in self.stubs() if child.is_zombie(pid)}
 
     def load(self, *, timeout_s: float = 120.0) -> None:
         """Make the server serve what the repository's config says now; the old version serves until then.

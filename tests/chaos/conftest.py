@@ -40,16 +40,3 @@ def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[Supervisor]]:
             yield supervisor
 
     return start
-
-
-def stub_pids(supervisor: Supervisor) -> list[int]:
-    """The processes that run model.py: their command lines name the server's shared memory."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"triton_python_backend_stub" in command and supervisor.server.shm_prefix.encode() in command:
-            found.append(int(entry.name))
-    return found

@@ -11,7 +11,7 @@ import pytest
 
 from serving.supervisor import Supervisor
 from sidrec import exposure, home
-from tests.chaos.conftest import CEILING_S, stub_pids
+from tests.chaos.conftest import CEILING_S
 from tests.chaos.load import Load
 
 Serve = Callable[..., AbstractContextManager[Supervisor]]
@@ -30,7 +30,7 @@ def test_a_kill_under_load_heals_and_loses_only_the_buffer(serve: Serve, victim:
             load.wait_answers(200)
             time.sleep(_WRITTEN_S)
             assert supervisor.server.process is not None
-            [pid] = stub_pids(supervisor) if victim == "stub" else [supervisor.server.process.pid]
+            [pid] = supervisor.server.stubs() if victim == "stub" else [supervisor.server.process.pid]
             os.kill(pid, signal.SIGKILL)
             killed = time.monotonic()
             while not load.failures:
@@ -66,11 +66,11 @@ def test_a_stopped_server_loses_nothing(serve: Serve) -> None:
 def test_one_of_two_instances_dies_and_both_come_back(serve: Serve) -> None:
     """Each instance is a process of its own; one that is dead is as conclusive as all of them."""
     with serve(instances=2) as supervisor:
-        both = stub_pids(supervisor)
-        os.kill(both[0], signal.SIGKILL)
+        both = supervisor.server.stubs()
+        os.kill(min(both), signal.SIGKILL)
         with Load(supervisor.server.url) as load:
             deadline = time.monotonic() + CEILING_S
-            while supervisor.restarts == 0 or len(stub_pids(supervisor)) < 2:
+            while supervisor.restarts == 0 or len(supervisor.server.stubs()) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             load.wait_answers(20)

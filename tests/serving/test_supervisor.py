@@ -34,24 +34,12 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
         one.stop()
 
 
-def stub_pid(supervisor: Supervisor) -> int:
-    """The process that runs model.py: its command line names the server's shared memory."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"triton_python_backend_stub" in command and supervisor.server.shm_prefix.encode() in command:
-            return int(entry.name)
-    raise AssertionError("no stub runs")
-
-
 def test_what_is_killed_is_healed(supervisor: Supervisor) -> None:
     """Stub, then server: killed, noticed, restarted, answering, each in a minute, and said in the state file."""
     for number, victim in enumerate(("stub", "server"), start=1):
         assert supervisor.server.process is not None
         old = supervisor.server.process.pid
-        os.kill(stub_pid(supervisor) if victim == "stub" else old, signal.SIGKILL)
+        os.kill(min(supervisor.server.stubs()) if victim == "stub" else old, signal.SIGKILL)
         started = time.monotonic()
         reason = None
         while reason is None and time.monotonic() - started < 30:
