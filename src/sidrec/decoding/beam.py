@@ -60,15 +60,16 @@ def beam_search(
     places = torch.zeros(len(logits), 1, dtype=torch.int32, device=logits.device)
     scores = logits.new_zeros(places.shape)
     for depth in range(trie.num_levels):
-        if depth > 0 and bool((scores == -torch.inf).all()):
-            return Beams(torch.full_like(places, NONE, dtype=torch.int64), scores)
         run = expand(trie, depth, places, bias)
+        if not len(run.node):
+            return Beams(torch.full_like(places, NONE, dtype=torch.int64), scores)
         found = log_probs(logits.flatten(0, 1), run.candidates)
         closed = None if allowed is None else run.closed(depth, places, allowed)
+        beams = places.shape[1]
         scores, picked = best(scores, found, run.candidates, beam_width, closed)
-        origin, codes, places = run.follow(picked, places.shape[1], past=trie.num_places(depth + 1))
+        row, places = run.follow(picked, past=trie.num_places(depth + 1))
         if depth + 1 < trie.num_levels:
-            logits = steps.extend(origin, codes)
+            logits = steps.extend(row % beams, run.codes(picked))
     return Beams(trie.items_at(places.flatten()).view(places.shape), scores)
 
 

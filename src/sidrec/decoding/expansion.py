@@ -40,15 +40,18 @@ class Expansion:
         return torch.cat(parts) if parts else None
 
     def follow(
-        self, picked: Int[Tensor, "batch pick"], beams: int, past: int
-    ) -> tuple[Int[Tensor, "batch pick"], Int[Tensor, "batch pick"], Int[Tensor, "batch pick"]]:
-        """Return the hypothesis of its user that each pick continues, its code and its place; `past` for no pick."""
+        self, picked: Int[Tensor, "batch pick"], past: int
+    ) -> tuple[Int[Tensor, "batch pick"], Int[Tensor, "batch pick"]]:
+        """Return the row that each pick continues and the pick's place; `past` where nothing was picked."""
         number = picked.clamp(min=0).flatten()
         row = self.candidates.row.index_select(0, number)
         place = number + (self.start - self.first).index_select(0, row)
-        place = place.int().view(picked.shape).masked_fill(picked == NOTHING, past)
-        codes = self.candidates.codes.index_select(0, number)
-        return (row % beams).long().view(picked.shape), codes.long().view(picked.shape), place
+        place = place.int().view(picked.shape).masked_fill_(picked == NOTHING, past)
+        return row.long().view(picked.shape), place
+
+    def codes(self, picked: Int[Tensor, "batch pick"]) -> Int[Tensor, "batch pick"]:
+        """Return the code of each pick, any code where nothing was picked."""
+        return self.candidates.codes.index_select(0, picked.clamp(min=0).flatten()).long().view(picked.shape)
 
 
 def expand(trie: PrefixTrie, depth: int, places: Int[Tensor, "batch beam"], bias: Float[Tensor, " node"]) -> Expansion:

@@ -39,7 +39,7 @@ class Closed:
         """
         user, beam, seen = (places[:, :, None] == self.above[:, None, :]).nonzero(as_tuple=True)
         row = user * places.shape[1] + beam
-        return first.index_select(0, row) + self.place[user, seen] - start.index_select(0, row)
+        return self.place[user, seen].long() + (first - start).index_select(0, row)
 
 
 @dataclass(frozen=True, slots=True)

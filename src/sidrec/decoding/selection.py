@@ -37,8 +37,8 @@ class Scores:
 
 def log_probs(logits: Float[Tensor, "row code"], candidates: Candidates) -> Scores:
     """Return the log-probabilities over real continuations only; `above - log_norm` of its row is a candidate's."""
-    place = candidates.row * logits.shape[1] + candidates.codes
-    values = logits.flatten().index_select(0, place)
+    place = torch.add(candidates.codes, candidates.row, alpha=logits.shape[1])
+    values = logits.view(-1).index_select(0, place)
     if candidates.bias is not None:
         values = values + candidates.bias
     greatest = torch.segment_reduce(values, "max", lengths=candidates.counts, unsafe=True)
@@ -62,7 +62,7 @@ def best(
         scores: log-probability of each hypothesis.
         closed: candidates that are not to be kept.
     """
-    total = found.above + (scores.flatten() - found.log_norm).index_select(0, candidates.row)
+    total = found.above + (scores.view(-1) - found.log_norm).index_select(0, candidates.row)
     if closed is not None:
         total.index_fill_(0, closed, -torch.inf)
     batch = len(scores)

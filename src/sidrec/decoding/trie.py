@@ -146,7 +146,7 @@ class PrefixTrie:
     def continuations(self, depth: int, places: Int[Tensor, " row"]) -> Continuations:
         """Return what follows each place of the level at `depth`, in the level below."""
         level = self.offsets[depth]
-        start, end = level.starts(torch.cat([places, places + 1])).chunk(2)
+        start, end = level.starts(places), level.starts(places + 1)
         to_node = self.node_shift[depth + 1]
         if depth + 1 == self.num_levels and self.some_end_early:
             assert isinstance(level, Exceptions)
