@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sidrec.data.catalog import disambiguate
 from sidrec.decoding.beam import beam_search, score_items
 from sidrec.decoding.exhaustive import exhaustive_log_probs
+from sidrec.decoding.openings import ItemRule
 from sidrec.decoding.trie import NONE, PrefixTrie
 
 CODES_PER_LEVEL = 8
@@ -146,3 +147,39 @@ def test_no_chosen_items_is_no_scores() -> None:
     world = World(6)
 
     assert score_items(world.steps, world.trie, world.bias, torch.zeros(3, 0, dtype=torch.long)).shape == (3, 0)
+
+
+@given(seed=st.integers(0, 10_000), collisions=st.booleans(), width=st.sampled_from([4, 200]))
+@settings(max_examples=20, deadline=None)
+def test_exclusions_item_by_item_search_as_the_bitmap_does(seed: int, collisions: bool, width: int) -> None:
+    """A takedown for all or none, and a history for each request: the same items at the same scores."""
+    world = World(seed, collisions=collisions)
+    rng = np.random.default_rng(seed)
+    taken_down = torch.from_numpy(rng.random(len(world.codes)) < rng.choice([0.0, 0.3]))
+    seen = torch.from_numpy(rng.integers(-1, len(world.codes), (3, 12)))
+    blocked = taken_down.repeat(3, 1)
+    for row, items in enumerate(seen):
+        blocked[row, items[items != NONE]] = True
+    openings = ItemRule.blocking(world.trie, taken_down).without(seen)
+
+    sparse = beam_search(world.steps, world.trie, world.bias, beam_width=width, allowed=openings)
+    dense = beam_search(
+        world.steps, world.trie, world.bias, beam_width=width, allowed=world.trie.allowed_nodes(blocked)
+    )
+
+    assert torch.equal(sparse.items, dense.items)
+    torch.testing.assert_close(sparse.log_probs, dense.log_probs)
+    assert not blocked.gather(1, sparse.items.clamp(min=0))[sparse.items != NONE].any()
+
+
+def test_a_catalogue_that_is_blocked_whole_has_no_answer() -> None:
+    """No item, and no step of the decoder for hypotheses that cannot be."""
+    world = World(7, collisions=True)
+    everything = ItemRule.blocking(world.trie, torch.ones(len(world.codes), dtype=torch.bool))
+
+    beams = beam_search(
+        world.steps, world.trie, world.bias, beam_width=5, allowed=everything.without(torch.zeros(3, 0).long())
+    )
+
+    assert (beams.items == NONE).all()
+    assert (beams.log_probs == -torch.inf).all()
