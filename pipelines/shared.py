@@ -67,7 +67,13 @@ def release(recipe: Any, champion: Any, prepared: Prepared, *, carry_from: Any) 
         decision=codebook["decision"],
         training_set=prepared.features["training_set"],
     ).outputs["model"]
-    aligned = align_model(recipe=recipe, model=model).outputs["model_aligned"]
+    aligned = align_model(
+        recipe=recipe,
+        model=model,
+        baskets=data["baskets"],
+        codebook=codebook["codebook"],
+        training_set=prepared.features["training_set"],
+    ).outputs["model_aligned"]
     bundle = package_bundle(recipe=recipe, codebook=codebook["codebook"], model=aligned).outputs["bundle"]
     evaluation = evaluate(
         recipe=recipe, champion=champion, bundle=bundle, baskets=data["baskets"], items=data["items"]

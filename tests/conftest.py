@@ -7,7 +7,18 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes in signatures are checked while tests run, and cost nothing in production.
-SHAPED = ["sidrec.nn", "sidrec.quantization", "sidrec.systems.s2gr.model", "sidrec.systems.s2gr.losses"]
+SHAPED = [
+    "sidrec.nn",
+    "sidrec.quantization",
+    "sidrec.decoding.token_sets",
+    "sidrec.training.grpo",
+    "sidrec.systems.s2gr.model",
+    "sidrec.systems.s2gr.losses",
+    *(
+        f"sidrec.systems.reg4rec.{module}"
+        for module in ("categories", "horizon", "losses", "model", "order", "rewards", "rollout", "search", "steps")
+    ),
+]
 install_import_hook(SHAPED, "beartype.beartype")
 
 for name in ("DO_NOT_TRACK", "GX_ANALYTICS_ENABLED", "BENTOML_DO_NOT_TRACK"):

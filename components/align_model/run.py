@@ -4,11 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sidrec.recipe import Recipe, build
+from sidrec.data.catalog import Catalog
+from sidrec.recipe import Recipe, build, fit_inputs
 
-SECTIONS = ("kind", "model", "training", "repeat", "seed", "threads")
+SECTIONS = (
+    "kind",
+    "codebook",
+    "model",
+    "training",
+    "alignment",
+    "repeat",
+    "search",
+    "seed",
+    "threads",
+    "as_of",
+    "gate_days",
+)
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
     """Write `folder/model_aligned`; the summary says `skipped` and why where there is nothing to align."""
-    return build(recipe).align(inputs["model"], folder)
+    catalog = Catalog.read(inputs["codebook"] / "catalogue.parquet")
+    return build(recipe).align(inputs["model"], fit_inputs(recipe, catalog, inputs), folder)

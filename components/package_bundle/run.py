@@ -12,12 +12,12 @@ from sidrec.bundle import write_bundle
 from sidrec.clock import utc_now_iso
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.recipe import PopularityRecipe, Recipe, S2GRRecipe
+from sidrec.recipe import Recipe, sections
 from sidrec.release import provenance
 
 FEATURE_SERVICE = "recommend_v1"
 # The recipe itself goes into the bundle, so every value of it counts.
-SECTIONS = tuple(sorted({*PopularityRecipe.model_fields, *S2GRRecipe.model_fields}))
+SECTIONS = sections()
 # A bundle's own manifest vouches for the codebook's files.
 _SEAL = "artefact.json"
 # Not in a bundle: what differs from run to run (times in a log) would change the id of equal weights.

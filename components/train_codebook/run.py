@@ -20,7 +20,7 @@ from sidrec.codebook.record import write_artefact
 from sidrec.data.catalog import Catalog
 from sidrec.errors import CheckFailedError
 from sidrec.quantization.health import codebook_health
-from sidrec.recipe import Recipe, S2GRRecipe
+from sidrec.recipe import CodebookRecipe, Recipe
 
 SECTIONS = ("kind", "seed", "as_of", "gate_days", "codebook", "lifecycle", "gates")
 
@@ -33,7 +33,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     """
     target = folder / "codebook"
     items = pl.read_parquet(inputs["items"])
-    if not isinstance(recipe, S2GRRecipe):
+    if not isinstance(recipe, CodebookRecipe):
         return _number(items, inputs["embedder"], folder)
     vectors = safetensors.numpy.load_file(inputs["vectors"])["vectors"]
     # Baskets of the gate window may not reach a codeword.

@@ -5,14 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from sidrec import files
 from sidrec.bundle import Bundle, open_bundle
 from sidrec.data.catalog import Catalog
 from sidrec.errors import CheckFailedError
-from sidrec.recipe import Recipe, build
-from sidrec.systems.base import FitInputs
+from sidrec.recipe import Recipe, build, fit_inputs
 
 SECTIONS = ("kind", "codebook", "model", "training", "repeat", "seed", "threads", "as_of", "gate_days")
 
@@ -33,14 +30,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     how = files.read_json(inputs["decision"])["training"] if "champion" in inputs else "scratch"
     print(f"train_model: {_SAID[how]}", flush=True)
     if how == "scratch":
-        fit = _fit_inputs(recipe, inputs, catalog)
+        fit = fit_inputs(recipe, catalog, inputs)
         return {"rows": len(fit.baskets), "training": how, **system.fit(fit, folder)}
     live = open_bundle(inputs["champion"])
     _require_same_model(live, recipe, how)
     if how == "carry":
         before = Catalog.read(live.folder / "catalogue.parquet")
         return {"training": how, "from": live.bundle_id, **system.carry(live.folder, before, catalog, folder)}
-    fit = replace(_fit_inputs(recipe, inputs, catalog), start=live.folder)
+    fit = replace(fit_inputs(recipe, catalog, inputs), start=live.folder)
     return {"rows": len(fit.baskets), "training": how, "from": live.bundle_id, **system.fit(fit, folder)}
 
 
@@ -49,20 +46,6 @@ _SAID = {
     "carry": "the live model is carried: every weight as it is",
     "fine_tune": "fine-tuned from the live model",
 }
-
-
-def _fit_inputs(recipe: Recipe, inputs: Mapping[str, Path], catalog: Catalog) -> FitInputs:
-    baskets = pl.read_parquet(inputs["baskets"])
-    # Later baskets are the gate's; nothing of them may reach a weight.
-    return FitInputs(
-        baskets=baskets.filter(pl.col("day") < recipe.gate_start),
-        training_set=pl.read_parquet(inputs["training_set"]).filter(pl.col("day") < recipe.gate_start),
-        catalog=catalog,
-        codebook=inputs["codebook"],
-        fit_end=recipe.gate_start,
-        seed=recipe.seed,
-        threads=recipe.threads,
-    )
 
 
 def _require_same_model(live: Bundle, recipe: Recipe, how: str) -> None:

@@ -4,9 +4,10 @@
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -17,15 +18,19 @@ from sidrec.data.config import DataConfig, EmbeddingConfig, FeaturesConfig, Vali
 from sidrec.decoding.config import DecodingConfig
 from sidrec.errors import RecipeError
 from sidrec.evaluation.config import EvaluationConfig, GateConfig
-from sidrec.systems.s2gr.config import (
-    RepeatConfig,
-    S2GRCodebookConfig,
-    S2GRModelConfig,
-    S2GRTrainingConfig,
+from sidrec.quantization.config import CodebookConfig
+from sidrec.systems.config import RepeatConfig
+from sidrec.systems.reg4rec.config import (
+    Reg4RecAlignmentConfig,
+    Reg4RecModelConfig,
+    Reg4RecSearchConfig,
+    Reg4RecTrainingConfig,
 )
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 
 if TYPE_CHECKING:
-    from sidrec.systems.base import System
+    from sidrec.data.catalog import Catalog
+    from sidrec.systems.base import FitInputs, System
 
 
 class ServingConfig(BaseModel):
@@ -104,11 +109,7 @@ class S2GRRecipe(_RecipeBase):
     @model_validator(mode="after")
     def _training_set_reaches_back(self) -> Self:
         """Refuse a training set that starts after the validation days that read it."""
-        if self.features.training_set_days < self.training.validation_days:
-            raise ValueError(
-                f"features.training_set_days is {self.features.training_set_days}, training.validation_days reads "
-                f"{self.training.validation_days}: make the first at least the second"
-            )
+        _check_reach(self.features, self.training.validation_days)
         return self
 
     @model_validator(mode="after")
@@ -122,8 +123,100 @@ class S2GRRecipe(_RecipeBase):
         return self
 
 
-Recipe = PopularityRecipe | S2GRRecipe
+class Reg4RecRecipe(_RecipeBase):
+    """REG4Rec (arXiv 2508.15308)."""
+
+    kind: Literal["reg4rec"]
+    codebook: CodebookConfig
+    lifecycle: LifecycleConfig = LifecycleConfig.model_validate({})
+    model: Reg4RecModelConfig
+    training: Reg4RecTrainingConfig
+    alignment: Reg4RecAlignmentConfig
+    repeat: RepeatConfig
+    search: Reg4RecSearchConfig
+
+    @model_validator(mode="after")
+    def _training_set_reaches_back(self) -> Self:
+        """Refuse a training set that starts after the validation days that read it."""
+        _check_reach(self.features, self.training.validation_days)
+        return self
+
+    @model_validator(mode="after")
+    def _ids_are_sets(self) -> Self:
+        """Refuse what gives an item a code that is none of a slot's."""
+        extra = self.codebook.collision_policy == "extra_code" and self.codebook.quantizer != "mpq"
+        if extra or (self.codebook.collision_policy == "sinkhorn_last" and self.codebook.quantizer != "mpq"):
+            raise ValueError(
+                f"codebook.quantizer {self.codebook.quantizer} with collision_policy {self.codebook.collision_policy} "
+                "may add a code to an item, and a set of tokens has one a slot: set quantizer to mpq, or the policy "
+                "to nearest_free"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pruning_has_categories(self) -> Self:
+        """Refuse to prune by categories that were never learnt."""
+        if self.search.consistency > 0 and self.model.category_weight == 0:
+            raise ValueError(
+                f"search.consistency {self.search.consistency} prunes by the categories of steps, and "
+                "model.category_weight 0 learns none: set one of them otherwise"
+            )
+        return self
+
+
+def _check_reach(features: FeaturesConfig, validation_days: int) -> None:
+    if features.training_set_days < validation_days:
+        raise ValueError(
+            f"features.training_set_days is {features.training_set_days}, training.validation_days reads "
+            f"{validation_days}: make the first at least the second"
+        )
+
+
+Recipe = PopularityRecipe | S2GRRecipe | Reg4RecRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
+
+
+@runtime_checkable
+class FitSettings(Protocol):
+    """What every system that is fitted on a codebook says of its fit."""
+
+    @property
+    def validate_every(self) -> int: ...  # noqa: D102
+
+    @property
+    def validation_days(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
+class CodebookRecipe(Protocol):
+    """A recipe of a system with a codebook and a fit, whichever it is: what studies and the codebook step ask for."""
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+    @property
+    def embedding(self) -> EmbeddingConfig: ...  # noqa: D102
+
+    @property
+    def evaluation(self) -> EvaluationConfig: ...  # noqa: D102
+
+    @property
+    def codebook(self) -> CodebookConfig: ...  # noqa: D102
+
+    @property
+    def lifecycle(self) -> LifecycleConfig: ...  # noqa: D102
+
+    @property
+    def training(self) -> FitSettings: ...  # noqa: D102
+
+    @property
+    def repeat(self) -> RepeatConfig: ...  # noqa: D102
+
+
+def sections() -> tuple[str, ...]:
+    """Return the names of all sections and values that a recipe of any kind has."""
+    kinds = (PopularityRecipe, S2GRRecipe, Reg4RecRecipe)
+    return tuple(sorted({name for kind in kinds for name in kind.model_fields}))
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -176,3 +269,30 @@ def build(recipe: Recipe) -> "System":
             from sidrec.systems.s2gr.train import S2GRSystem
 
             return S2GRSystem(recipe.codebook, recipe.model, recipe.training, recipe.repeat)
+        case Reg4RecRecipe():
+            from sidrec.systems.reg4rec.train import Reg4RecSystem
+
+            return Reg4RecSystem(recipe.model, recipe.training, recipe.alignment, recipe.repeat, recipe.search)
+
+
+def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) -> "FitInputs":
+    """Return what a system may learn from, of a step's inputs: the days before the gate window.
+
+    Args:
+        paths: `baskets` and `training_set` (Parquet), `codebook` (a folder).
+    """
+    import polars as pl
+
+    from sidrec.systems.base import FitInputs
+
+    # Later baskets are the gate's; nothing of them may reach a weight.
+    before = pl.col("day") < recipe.gate_start
+    return FitInputs(
+        baskets=pl.read_parquet(paths["baskets"]).filter(before),
+        training_set=pl.read_parquet(paths["training_set"]).filter(before),
+        catalog=catalog,
+        codebook=paths["codebook"],
+        fit_end=recipe.gate_start,
+        seed=recipe.seed,
+        threads=recipe.threads,
+    )

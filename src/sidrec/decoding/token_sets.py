@@ -10,7 +10,6 @@ Axes: `item` catalogue rows, `slot` codebooks, `code` entries of one, `user` wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -53,7 +52,7 @@ class TokenSets:
     start: Int[Tensor, "slot code_and_one"]
 
     @classmethod
-    def of(cls, codes: NDArray[np.int32], codebook_size: int) -> Self:
+    def of(cls, codes: NDArray[np.int32], codebook_size: int) -> "TokenSets":
         """Return the sets of a catalogue.
 
         Raises:
@@ -122,6 +121,14 @@ class TokenSets:
         item = matches.item[place]
         kept = self.codes[item, slot[row]] == code[row]
         return Matches(item[kept], row[kept], len(origin))
+
+    def items_of(self, tokens: Int[Tensor, "row slot"]) -> Int[Tensor, " row"]:
+        """Return the item that each whole set of tokens (codes by slot) is, NONE where it is none."""
+        rows = torch.arange(len(tokens), device=tokens.device)
+        matches = self.first(torch.zeros_like(rows), tokens[:, 0])
+        for slot in range(1, self.num_slots):
+            matches = self.narrowed(matches, rows, torch.full_like(rows, slot), tokens[:, slot])
+        return matches.only()
 
     def codes_left(
         self, matches: Matches, slot: Int[Tensor, " row"], keep: Bool[Tensor, " match"] | None = None

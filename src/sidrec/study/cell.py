@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 import yaml
 
 from sidrec import files, home
@@ -22,11 +21,11 @@ from sidrec.evaluation.judging import Judged, judge, rank_all
 from sidrec.evaluation.metrics import ndcg_at_k
 from sidrec.evaluation.protocol import NextBasket
 from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_model, sequence_floor
+from sidrec.process import exclusive
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import one_thread
 from sidrec.quantization.health import codebook_health
-from sidrec.process import exclusive
-from sidrec.recipe import Recipe, S2GRRecipe, parse_recipe
+from sidrec.recipe import CodebookRecipe, Recipe, parse_recipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
 from sidrec.release.provenance import git_sha
@@ -34,9 +33,7 @@ from sidrec.study.config import cell_key, floor_key
 from sidrec.study.data import StudyData, Target
 from sidrec.study.lists import recommended_lists
 from sidrec.study.rows import queries_of, single_targets
-from sidrec.systems.base import FitInputs, RankingModel
-from sidrec.systems.s2gr.probe import probe
-from sidrec.systems.s2gr.rank import S2GRRanker
+from sidrec.systems.base import FitInputs, RankingModel, System
 
 SCHEMA_VERSION = 1
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "recall@20", "ndcg@20")
@@ -57,8 +54,8 @@ def model_cell(
     Raises:
         UsageError: the recipe's system has no codebook to study.
     """
-    if not isinstance(recipe, S2GRRecipe):
-        raise UsageError(f"a study fits recipes of kind s2gr, this is {recipe.kind}")
+    if not isinstance(recipe, CodebookRecipe):
+        raise UsageError(f"a study fits recipes with a codebook, and one of kind {recipe.kind} has none")
     key = cell_key(recipe, target, data.digest)
     done = finished_model(out, variant, recipe, target, data.digest)
     if done is not None:
@@ -81,10 +78,11 @@ def model_cell(
     system = build_system(recipe)
     cpu, wall = time.process_time(), time.monotonic()
     fitted = system.fit(inputs, work)
+    aligned = system.align(work / "model", inputs, work)
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     log = (work / "model" / "training_log.jsonl").read_text(encoding="utf-8")
     decode = {"as_of_time": 0, "beam_width": recipe.decoding.beam_width}
-    model = system.open(work / "model", catalog)
+    model = system.open(work / "model_aligned", catalog)
     recommender = Recommender(bundle_id=key, kind=recipe.kind, catalog=catalog, model=model, decode=decode)
     started = time.process_time()
     # One thread, as in serving.
@@ -92,7 +90,7 @@ def model_cell(
         lists, said = recommended_lists(
             recommender, data.protocol, data.targets, history_cap=recipe.features.history_cap, label=f"{variant}: lists"
         )
-        seen = _probe(model, data.protocol)
+        seen = _probe(system, model, data.protocol)
     judged = judge(lists, data.targets, data.protocol.num_items)
     facts = {
         "parameters": fitted["parameters"],
@@ -105,6 +103,7 @@ def model_cell(
         "codebook": files.read_json(codebook / "summary.json"),
         "probe": seen,
         "loss": fitted["loss"],
+        "alignment": aligned,
         "curve": [row["validation"] for row in _json_lines(log) if row.get("validation") is not None],
     }
     source = {"recipe": recipe.model_dump(mode="json"), "target": target, "data": data.digest}
@@ -193,7 +192,7 @@ def _write(out: Path, variant: str, seed: int, key: str, judged: Judged, facts: 
     return result
 
 
-def _codebook(recipe: S2GRRecipe, data: StudyData) -> Path:
+def _codebook(recipe: CodebookRecipe, data: StudyData) -> Path:
     """Return the folder of the recipe's codebook, which variants of one tokenizer share."""
     config = CodebookConfig.model_validate(recipe.codebook.model_dump(include=set(CodebookConfig.model_fields)))
     text = f"{config.model_dump_json()}\0{recipe.embedding.model_dump_json()}\0{recipe.seed}\0{data.digest}"
@@ -206,7 +205,7 @@ def _codebook(recipe: S2GRRecipe, data: StudyData) -> Path:
     return folder
 
 
-def _fit_codebook(recipe: S2GRRecipe, data: StudyData, config: CodebookConfig, folder: Path) -> None:
+def _fit_codebook(recipe: CodebookRecipe, data: StudyData, config: CodebookConfig, folder: Path) -> None:
     embedder = fit_embedder(data.items, recipe.embedding)
     sources = Sources(data.items, embedder.vectors(data.items), data.baskets, "study", data.fit_end)
     started = time.process_time()
@@ -239,16 +238,13 @@ def _validate(rows: NextBasket, seed: int) -> Callable[[RankingModel], float]:
     return ndcg
 
 
-def _probe(ranker: RankingModel, rows: NextBasket) -> dict[str, list[float]]:
-    """Return the accuracy of codes and clusters along the true semantic IDs, of one known target a row."""
-    if not isinstance(ranker, S2GRRanker):
-        return {}
+def _probe(system: System, model: RankingModel, rows: NextBasket) -> dict[str, Any]:
+    """Return what the model does on its way to the true items, of one known target a row."""
     targets = single_targets(rows)
     known = np.flatnonzero(targets >= 0)
     queries = queries_of(rows, k=1)
     asked = [queries[row] for row in known if len(queries[row].items)]
-    wanted = [int(targets[row]) for row in known if len(queries[row].items)]
-    return probe(ranker, asked, torch.tensor(wanted)).summary()
+    return system.probe(model, asked, [int(targets[row]) for row in known if len(queries[row].items)])
 
 
 def _json_lines(text: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from sidrec.data.history import running_histories
 from sidrec.errors import UsageError
 from sidrec.evaluation.protocol import NextBasket, TargetKind, Targets, next_basket_v1
 from sidrec.evaluation.sequences import ROWS_HISTORY, leave_one_out, read_sequences, temporal, training_table
-from sidrec.recipe import Recipe
+from sidrec.recipe import CodebookRecipe, Recipe
 
 DATA_VARIABLE = "SIDREC_BENCH_DATA"
 Target = Literal["valid", "test"]
@@ -74,7 +74,7 @@ def events_path(recipe: Recipe) -> Path:
 
 def _sequences(recipe: Recipe, target: Target) -> StudyData:
     evaluation = recipe.evaluation
-    if recipe.kind == "s2gr" and recipe.repeat.enabled:
+    if isinstance(recipe, CodebookRecipe) and recipe.repeat.enabled:
         raise UsageError(
             f"the repeat path is learnt on days of baskets, and {evaluation.protocol} has none",
             next_step="set repeat.enabled: false",
@@ -113,7 +113,8 @@ def _baskets(recipe: Recipe, target: Target) -> StudyData:
     path = events_path(recipe)
     as_of, start = recipe.as_of, recipe.gate_start
     if target == "valid":
-        as_of, start = start, start - timedelta(days=recipe.training.validation_days if recipe.kind == "s2gr" else 31)
+        days = recipe.training.validation_days if isinstance(recipe, CodebookRecipe) else 31
+        as_of, start = start, start - timedelta(days=days)
     adapter = open_adapter(recipe.data.model_copy(update={"events": path}), as_of)
     raw = adapter.read()
     cleaned = clean(raw.events, adapter.parse(raw), gate_start=start, watermark=recipe.data.watermark)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sidrec import files
 from sidrec.errors import UsageError
+from sidrec.recipe import CodebookRecipe
 from sidrec.study.cell import floor_cell, model_cell
 from sidrec.study.config import StudyConfig, cells_of, variant_recipe
 from sidrec.study.data import StudyData, study_data
@@ -59,7 +60,7 @@ def run_cell(
     if is_floor:
         return floor_cell(variant.removeprefix("floor_"), recipe, data(study.target), study.target, seed=seed, out=out)
     validation = None
-    stops_early = recipe.kind == "s2gr" and recipe.training.validate_every > 0
+    stops_early = isinstance(recipe, CodebookRecipe) and recipe.training.validate_every > 0
     if stops_early and study.target == "test" and recipe.evaluation.protocol != "next_basket_v1":
         validation = data("valid").protocol
     return model_cell(recipe, data(study.target), study.target, variant=variant, out=out, validation=validation)

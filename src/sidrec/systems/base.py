@@ -43,6 +43,26 @@ class Ranking:
     valid_beams: int
 
 
+def ranking_of(
+    items: NDArray[np.int64],
+    scores: NDArray[np.floating[Any]],
+    *,
+    popularity: NDArray[np.int64],
+    k: int,
+    valid_beams: int,
+) -> Ranking:
+    """Return the k best items that have a score; equal ones go to the more popular, then to the lower index.
+
+    Args:
+        items: -1 where there is none.
+        popularity: [catalogue item].
+    """
+    real = (items >= 0) & (scores > -np.inf)
+    index, value = items[real], scores[real].astype(np.float32)
+    order = np.lexsort((index, -popularity[index], -value))[:k]
+    return Ranking(index[order], value[order], valid_beams)
+
+
 @dataclass(frozen=True, slots=True)
 class FitInputs:
     """What a system may learn from: days before `fit_end` only.
@@ -91,12 +111,19 @@ class System(Protocol):
         """Write `folder/model`: the weights in `source`, whose catalogue was `before`, over an appended catalogue."""
         ...
 
-    def align(self, model: Path, folder: Path) -> dict[str, Any]:
-        """Write `folder/model_aligned`; a system without this stage links `model` and says `skipped` and why."""
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model_aligned`, learnt from the inputs that `model` was fitted on.
+
+        A system without this stage links `model` and says `skipped` and why.
+        """
         ...
 
     def open(self, folder: Path, catalog: Catalog) -> RankingModel:
         """Return the model whose weights lie in `folder` (a model's or a bundle's)."""
+        ...
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return what an opened model does on its way to known next items, {} where there is nothing to look at."""
         ...
 
 

@@ -169,7 +169,7 @@ class TrainingSet:
         shards: Shards | None = None,
     ) -> None:
         least = 1 if sampling.split_share else 2
-        self.histories = [_newest(history, sampling) for history in histories if _learnable(history, least)]
+        self.histories = [newest(history, sampling) for history in histories if _learnable(history, least)]
         self.sampling = sampling
         self.fit_day = fit_day
         self.seed = seed
@@ -212,7 +212,7 @@ class TrainingSet:
             chosen[:] = True
         for basket in np.flatnonzero(chosen)[::-1].tolist():
             history = history.split(basket, rng)
-        return _newest(history, self.sampling)
+        return newest(history, self.sampling)
 
 
 def collate(
@@ -271,7 +271,7 @@ def _learnable(history: History, least: int) -> bool:
     return len(history) > 1 or (len(history) == least and len(history.items) > 1)
 
 
-def _newest(history: History, sampling: Sampling) -> History:
+def newest(history: History, sampling: Sampling) -> History:
     """Return as much as the encoder sees before the last basket, and that basket."""
     if sampling.flatten:
         return history.newest_items(sampling.max_positions + int(history.start[-1] - history.start[-2]))

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from sidrec import files
 from sidrec.data.catalog import Catalog
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, Ranking, link_unaligned
+from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, Ranking, RankingModel, link_unaligned
 
 GLOBAL_SHARE = 0.001
 
@@ -64,13 +64,17 @@ class PopularitySystem:
         """Write the new catalogue's popularity: counting again costs nothing."""
         return _write(catalog, folder)
 
-    def align(self, model: Path, folder: Path) -> dict[str, Any]:
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Copy the model: counting has nothing to align."""
         return link_unaligned(model, folder, "popularity has no alignment stage")
 
     def open(self, folder: Path, catalog: Catalog) -> PopularityModel:
         """Return the model in `folder`."""
         return PopularityModel(load_file(folder / WEIGHTS)["log_probs"])
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return nothing: there are no steps on the way to an item."""
+        return {}
 
 
 def _write(catalog: Catalog, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -129,6 +129,33 @@ def _mixed(
 ) -> Float[Tensor, "row item"]:
     stay = logsigmoid(-gate)[:, None] + log_p_model.double()
     return torch.logaddexp(stay, logsigmoid(gate)[:, None] + log_copy)
+
+
+def with_history(
+    path: RepeatPath,
+    history: HistoryItems,
+    history_log_p: Float[Tensor, "row item"],
+    items: Int[Tensor, "row found"],
+    log_p: Float[Tensor, "row found"],
+    *,
+    excluded: Bool[Tensor, " row"],
+    blocked: Bool[Tensor, " catalogue"],
+) -> tuple[Int[Tensor, "row candidate"], Float[Tensor, "row candidate"]]:
+    """Return what a search found and the history's items, with log-probabilities of both paths together.
+
+    Args:
+        history_log_p: the generator's, of the history's items.
+        excluded: rows whose history must not be answered; theirs are the generator's own log-probabilities.
+    """
+    scored = torch.where(excluded[:, None], NONE, history.items)
+    log_copy, gate = path.log_copy(history, history_log_p)
+    gate = torch.where(excluded, -torch.inf, gate)
+    shut = blocked[history.items.clamp(min=0)] | (scored == NONE)
+    bought = path.mixed(history_log_p, log_copy, gate).masked_fill(shut, -torch.inf)
+    # What the search found of the history is scored there already.
+    again = (items[:, :, None] == scored[:, None, :]).any(dim=-1) & (items != NONE)
+    stay = (logsigmoid(-gate)[:, None] + log_p.double()).masked_fill(again, -torch.inf)
+    return torch.cat([items, scored], dim=1), torch.cat([stay, bought], dim=1)
 
 
 def fit_repeat_path(

@@ -75,7 +75,7 @@ def weights(folder: Path) -> str:
 def test_two_steps_give_a_model_that_answers(recipe: Recipe, inputs: dict[str, Path], tmp_path: Path) -> None:
     """The debug recipe trains, aligns by doing nothing, and recommends distinct real items."""
     summary = train(recipe, inputs, tmp_path / "step")
-    skipped = align(recipe, {"model": tmp_path / "step" / "model"}, tmp_path / "aligned")
+    skipped = align(recipe, inputs | {"model": tmp_path / "step" / "model"}, tmp_path / "aligned")
     recommender = Recommender.from_parts(
         bundle_id="b-000000000000",
         recipe=recipe,

@@ -65,6 +65,17 @@ def test_narrowing_token_by_token_in_any_order_gives_the_same_matches(given_: tu
     assert matches.only().tolist() == [(by_hand(codes, own) or [NONE])[0] for own in chosen]
 
 
+@settings(max_examples=40, deadline=None)
+@given(catalogues())
+def test_whole_sets_are_their_items_and_others_none(given_: tuple) -> None:
+    codes, rng = given_
+    asked = np.concatenate([rng.permutation(codes), rng.integers(0, SIZE, (20, codes.shape[1]))]).astype(np.int64)
+    rows = {tuple(own): row for row, own in enumerate(codes.tolist())}
+    found = TokenSets.of(codes, SIZE).items_of(torch.from_numpy(asked))
+
+    assert found.tolist() == [rows.get(tuple(own), NONE) for own in asked.tolist()]
+
+
 @settings(max_examples=60, deadline=None)
 @given(catalogues())
 def test_the_codes_left_are_those_of_open_matches(given_: tuple) -> None:

@@ -15,7 +15,8 @@ from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import encoder_of
 from sidrec.quantization.quantizer import Quantizer
 from sidrec.systems.base import FitInputs
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.config import RepeatConfig
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 
 FIT_END = date(2010, 11, 1)
 THEMES = 8

@@ -144,12 +144,3 @@ class S2GRTrainingConfig(BaseModel):
     )
     compile: bool = Field(False, description="torch.compile, where there is a CUDA device.")
     checkpoint_minutes: float = Field(1.0, gt=0)
-
-
-class RepeatConfig(BaseModel):
-    """The repeat path: a copy distribution over the history, mixed in with a learnt gate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    half_life_days: float = Field(120.0, gt=0)

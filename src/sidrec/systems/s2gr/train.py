@@ -19,15 +19,17 @@ from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
+from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
 from sidrec.systems.history import History, code_table, has_code, histories_of
 from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.s2gr.carry import carry_model
 from sidrec.systems.s2gr.clusters import Clusters, cluster_codewords
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior
+from sidrec.systems.s2gr.probe import probe
 from sidrec.systems.s2gr.rank import (
     CLUSTERS,
     FORMAT,
@@ -108,13 +110,18 @@ class S2GRSystem:
         """Write `folder/model`: the same weights, new prefixes starting at their items' popularity."""
         return carry_model(source, before, catalog, folder)
 
-    def align(self, model: Path, folder: Path) -> dict[str, Any]:
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Copy the model: S²GR learns in one stage."""
         return link_unaligned(model, folder, "s2gr has no alignment stage")
 
     def open(self, folder: Path, catalog: Catalog) -> S2GRRanker:
         """Return the ranker in `folder`."""
         return S2GRRanker.open(folder, catalog)
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return how often codes, and clusters under the thinking tokens, are right along true semantic IDs."""
+        assert isinstance(model, S2GRRanker)
+        return dict(probe(model, queries, torch.tensor(targets)).summary())
 
     def _generator(self, inputs: FitInputs, trie: PrefixTrie, clusters: Clusters, seed: int) -> S2GRModel:
         torch.manual_seed(seed)

@@ -1,0 +1,38 @@
+"""A fitted generator over a catalogue that was appended to: every weight as it was, for new items have known codes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidrec import files
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.token_sets import TokenSets
+from sidrec.errors import BundleError
+from sidrec.systems.base import MODEL, WEIGHTS
+from sidrec.systems.reg4rec.rank import load_model
+
+
+def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+    """Write `folder/model` and return how many items are new.
+
+    Raises:
+        BundleError: a published item is elsewhere in the new catalogue, or a code has no embedding.
+    """
+    published = len(before)
+    if catalog.item_ids[:published] != before.item_ids or not np.array_equal(catalog.codes[:published], before.codes):
+        raise BundleError(
+            "a published item has another row or semantic ID than the model was fitted on: weights cannot be carried",
+            next_step="fine-tune or train from scratch (lifecycle.verb: refresh or fit)",
+        )
+    model, header, _ = load_model(source)
+    sets = TokenSets.of(catalog.codes, model.codebook_size)
+    if sets.num_slots != model.num_slots:
+        raise BundleError(
+            f"the model has {model.num_slots} slots, the catalogue {sets.num_slots}", evidence=source / MODEL
+        )
+    target = folder / "model"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes())
+    files.write_json_atomic(target / MODEL, header)
+    return {"rows": len(catalog), "new_items": len(catalog) - published}

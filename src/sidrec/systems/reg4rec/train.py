@@ -1,0 +1,285 @@
+"""REG4Rec is fitted twice, as every system with a repeat path is: without the last month, and then on everything."""
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sidrec import files
+from sidrec.codebook.artefact import Codebook
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.token_sets import TokenSets
+from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel
+from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
+from sidrec.systems.config import RepeatConfig
+from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
+from sidrec.systems.history import History, histories_of
+from sidrec.systems.reg4rec.align import align
+from sidrec.systems.reg4rec.carry import carry_model
+from sidrec.systems.reg4rec.categories import categories_of, category_centres, item_vectors
+from sidrec.systems.reg4rec.config import (
+    Reg4RecAlignmentConfig,
+    Reg4RecModelConfig,
+    Reg4RecSearchConfig,
+    Reg4RecTrainingConfig,
+)
+from sidrec.systems.reg4rec.losses import Tables, losses
+from sidrec.systems.reg4rec.model import Reg4RecModel
+from sidrec.systems.reg4rec.prior import CodePrior
+from sidrec.systems.reg4rec.probe import probe
+from sidrec.systems.reg4rec.rank import CENTRES, FORMAT, KIND, PRIOR, Reg4RecRanker, load_model
+from sidrec.systems.repeat import RepeatPath
+from sidrec.training.checkpoint import Checkpoints
+from sidrec.training.logs import TrainingLogs
+from sidrec.training.loop import LoopConfig, train
+from sidrec.training.parallel import shards_from_environment
+
+
+@dataclass(frozen=True)
+class Reg4RecSystem:
+    """REG4Rec (arXiv 2508.15308), configured."""
+
+    model: Reg4RecModelConfig
+    training: Reg4RecTrainingConfig
+    alignment: Reg4RecAlignmentConfig
+    repeat: RepeatConfig
+    search: Reg4RecSearchConfig
+
+    def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`, the supervised one; checkpoints of a killed fit lie in `folder/checkpoints`.
+
+        With `inputs.start`, the fit goes on from those weights for `fine_tune_epochs` and keeps their repeat path.
+        With `inputs.validate`, it may end early, with the weights that did best. Under torchrun every rank calls this
+        with the same inputs, they train on parts of each batch, and rank 0 writes. TensorBoard files lie in
+        `folder/logs`.
+        """
+        shards = shards_from_environment()
+        world = _World.of(inputs, self.model)
+        checkpoints = folder / "checkpoints"
+        path, held_out_summary = None, {}
+        epochs = self.training.epochs if inputs.start is None else self.training.fine_tune_epochs
+        held_out_file = folder / "repeat_path.json"
+        if inputs.start is not None:
+            path = path_of(files.read_json(inputs.start / MODEL)["repeat"])
+        elif self.repeat.enabled:
+            if held_out_file.exists():
+                held_out_summary = files.read_json(held_out_file)
+            else:
+                held_out_summary = self._fit_repeat(inputs, world, checkpoints)
+                files.write_json_atomic(held_out_file, held_out_summary)
+            path = path_of(held_out_summary["path"])
+        generator = self._generator(inputs, world)
+        log, prior = self._train(
+            generator,
+            inputs,
+            world,
+            world.fit_day,
+            epochs,
+            checkpoints / "final",
+            "train_model: fit",
+            logs=TrainingLogs(folder / "logs" / "fit"),
+            validate=inputs.validate,
+        )
+        if shards is None or shards.rank == 0:
+            write_model(folder / "model", generator, prior, world.centres, path, log)
+            Checkpoints(checkpoints, minutes=0).clear()
+        return {
+            "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+            "epochs": log[-1]["epoch"],
+            "loss": log[-1],
+            "train_seconds": log[-1]["seconds"],
+            "repeat": held_out_summary,
+        }
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: the same weights, which know every code that a new item can have."""
+        return carry_model(source, before, catalog, folder)
+
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model_aligned`: the policy after GRPO, or the supervised model where that is better."""
+        return align(
+            model,
+            inputs,
+            folder,
+            training=self.training,
+            alignment=self.alignment,
+            search=self.search,
+            sampling=self.sampling(inputs.catalog.num_codes),
+        )
+
+    def open(self, folder: Path, catalog: Catalog) -> Reg4RecRanker:
+        """Return the ranker in `folder`."""
+        return Reg4RecRanker.open(folder, catalog, self.search)
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return how often codes and categories are right along the true tokens of known next items."""
+        assert isinstance(model, Reg4RecRanker)
+        return probe(model, queries, torch.tensor(targets))
+
+    def sampling(self, num_slots: int) -> Sampling:
+        """Return how the supervised stage draws its batches."""
+        training = self.training
+        return Sampling(
+            batch_users=training.batch_users,
+            targets=training.targets_per_basket,
+            item_dropout=training.item_dropout,
+            max_positions=self.model.max_positions,
+            flatten=num_slots if self.model.flatten else 0,
+            repeat_weight=training.repeat_weight,
+            half_life_days=training.half_life_days,
+            prior_delay_days=training.prior_delay_days,
+            split_share=training.split_share,
+            points=training.points,
+        )
+
+    def _generator(self, inputs: FitInputs, world: "_World") -> Reg4RecModel:
+        torch.manual_seed(inputs.seed)
+        if inputs.start is not None:
+            generator, _, _ = load_model(inputs.start)
+            return generator
+        return Reg4RecModel(self.model, num_slots=world.sets.num_slots, codebook_size=world.sets.codebook_size)
+
+    def _train(
+        self,
+        generator: Reg4RecModel,
+        inputs: FitInputs,
+        world: "_World",
+        end: int,
+        epochs: int,
+        checkpoints: Path,
+        label: str,
+        *,
+        logs: TrainingLogs,
+        validate: Callable[[RankingModel], float] | None = None,
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Return the log and the prior of the day `end`; the generator then holds the averaged weights."""
+        shards = shards_from_environment()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        histories = [history for history in (own.before(end) for own in world.histories) if len(history)]
+        prior = CodePrior.fit(histories, world.sets, self.training, last_day=end)
+        today = prior.of_days(torch.tensor(end))
+        data = TrainingSet(histories, self.sampling(world.sets.num_slots), fit_day=end, seed=inputs.seed, shards=shards)
+        there = Tables(world.sets.codes, world.category, prior).to(device)
+        generator.to(device)
+
+        def terms(batch: TrainingBatch) -> dict[str, Tensor]:
+            return losses(generator, batch.to(device), there, self.training)
+
+        def value() -> float:
+            assert validate is not None
+            # Rankers answer on the CPU.
+            model = generator if device.type == "cpu" else copy.deepcopy(generator).cpu()
+            return validate(Reg4RecRanker.of(model, inputs.catalog, world.sets, self.search, today, None))
+
+        log = train(
+            generator,
+            data,
+            terms,
+            self._loop(inputs, epochs),
+            Checkpoints(checkpoints, minutes=self.training.checkpoint_minutes),
+            label,
+            validate=None if validate is None else value,
+            logs=logs,
+            shards=shards,
+        )
+        generator.cpu()
+        return log, today
+
+    def _loop(self, inputs: FitInputs, epochs: int) -> LoopConfig:
+        training = self.training
+        return LoopConfig(
+            epochs=epochs,
+            learning_rate=training.learning_rate if inputs.start is None else training.fine_tune_learning_rate,
+            weight_decay=training.weight_decay,
+            warmup_share=training.warmup_share,
+            gradient_clip=training.gradient_clip,
+            average_decay=training.average_decay,
+            seed=inputs.seed,
+            threads=inputs.threads,
+            schedule=training.schedule,
+            validate_every=training.validate_every,
+            patience=training.patience,
+            precision=training.precision,
+        )
+
+    def _fit_repeat(self, inputs: FitInputs, world: "_World", checkpoints: Path) -> dict[str, Any]:
+        """Return the repeat path learnt on the last days of the fit period, with a generator that ended before them."""
+        cut = world.fit_day - self.training.validation_days
+        generator = self._generator(inputs, world)
+        epochs = self.training.held_out_epochs or self.training.epochs
+        log, prior = self._train(
+            generator,
+            inputs,
+            world,
+            cut,
+            epochs,
+            checkpoints / "held_out",
+            "train_model: held-out fit",
+            logs=TrainingLogs(checkpoints.parent / "logs" / "held_out"),
+        )
+        ranker = Reg4RecRanker.of(generator, inputs.catalog, world.sets, self.search, prior, None)
+        learnt = learn_repeat_path(
+            ranker,
+            ranker.score,
+            inputs.training_set,
+            inputs.catalog,
+            [history.before(cut) for history in world.histories],
+            cut=cut,
+            half_life_days=self.repeat.half_life_days,
+        )
+        return {**learnt, "epochs": epochs, "train_seconds": log[-1]["seconds"]}
+
+
+@dataclass(frozen=True)
+class _World:
+    """What both fits look at."""
+
+    sets: TokenSets
+    histories: list[History]
+    centres: Tensor
+    category: Tensor
+    fit_day: int
+
+    @classmethod
+    def of(cls, inputs: FitInputs, config: Reg4RecModelConfig) -> "_World":
+        codebooks = Codebook.load(inputs.codebook).quantizer.codebooks
+        sets = TokenSets.of(inputs.catalog.codes, codebooks.shape[1])
+        vectors = item_vectors(sets.codes, codebooks)
+        centres = category_centres(vectors, config.num_categories, seed=inputs.seed)
+        histories = histories_of(inputs.baskets, inputs.catalog)
+        return cls(sets, histories, centres, categories_of(vectors, centres), (inputs.fit_end - EPOCH).days)
+
+
+def write_model(
+    folder: Path,
+    generator: Reg4RecModel,
+    prior: Tensor,
+    centres: Tensor,
+    path: RepeatPath | None,
+    log: Sequence[dict[str, Any]],
+) -> None:
+    """Write a model's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {**generator.state_dict(), PRIOR: prior, CENTRES: centres}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    header = {
+        "kind": KIND,
+        "format": FORMAT,
+        "model": generator.config.model_dump(mode="json"),
+        "num_slots": generator.num_slots,
+        "codebook_size": generator.codebook_size,
+        "repeat": None if path is None else asdict(path),
+        "aligned": False,
+    }
+    files.write_json_atomic(folder / MODEL, header)
+    # Times differ from run to run, and what lies in a model's folder decides its bundle's id.
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in log]
+    files.write_text_atomic(
+        folder / "training_log.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    )

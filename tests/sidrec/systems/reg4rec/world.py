@@ -1,0 +1,55 @@
+"""The tiny world's pieces as REG4Rec reads them."""
+
+from typing import Any
+
+import torch
+
+from sidrec.codebook.artefact import Codebook
+from sidrec.decoding.token_sets import TokenSets
+from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
+from sidrec.systems.history import histories_of
+from sidrec.systems.reg4rec.categories import categories_of, category_centres, item_vectors
+from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecTrainingConfig
+from sidrec.systems.reg4rec.losses import Tables
+from sidrec.systems.reg4rec.model import Reg4RecModel
+from sidrec.systems.reg4rec.prior import CodePrior
+
+FIT_DAY = 14_914
+SAMPLING = Sampling(
+    batch_users=6,
+    targets=3,
+    item_dropout=0.0,
+    max_positions=32,
+    flatten=0,
+    repeat_weight=0.5,
+    half_life_days=100.0,
+    prior_delay_days=5,
+    split_share=0.3,
+)
+
+
+def tables_of(world: Any, *, categories: int = 5) -> Tables:
+    codebooks = Codebook.load(world.codebook).quantizer.codebooks
+    sets = TokenSets.of(world.catalog.codes, 8)
+    vectors = item_vectors(sets.codes, codebooks)
+    histories = histories_of(world.baskets, world.catalog)
+    prior = CodePrior.fit(histories, sets, Reg4RecTrainingConfig(), last_day=FIT_DAY)
+    return Tables(sets.codes, categories_of(vectors, category_centres(vectors, categories, seed=0)), prior)
+
+
+def batch_of(world: Any, sampling: Sampling = SAMPLING) -> TrainingBatch:
+    histories = histories_of(world.baskets, world.catalog)
+    return next(TrainingSet(histories, sampling, fit_day=FIT_DAY, seed=0).batches(0))
+
+
+def model_of(**change: Any) -> Reg4RecModel:
+    """Return a small model without dropout, with different trust in the prior at each step."""
+    torch.manual_seed(0)
+    config = {"dim": 16, "ff_dim": 32, "dropout": 0.0, "num_categories": 5, "encoder_layers": 1, "decoder_layers": 2}
+    model = Reg4RecModel(Reg4RecModelConfig(**config | change), num_slots=3, codebook_size=8)
+    with torch.no_grad():
+        model.prior_weight.copy_(torch.tensor([1.0, 0.5, 0.3]))
+        model.same_day.copy_(torch.randn(16))
+        model.cross_bias.table.copy_(torch.randn(model.cross_bias.table.shape))
+        model.self_bias.table.copy_(torch.randn(model.self_bias.table.shape))
+    return model
