@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidrec.errors import RecipeError
-from sidrec.recipe import load_recipe, parse_recipe, recipe_hash
+from sidrec.recipe import CodebookRecipe, load_recipe, parse_recipe, recipe_hash
 
 RECIPES = sorted((Path(__file__).parents[2] / "pipelines" / "recipes").glob("*.yaml"))
 TEXT = next(path for path in RECIPES if path.name == "s2gr_retail.yaml").read_text()
@@ -62,3 +62,31 @@ def test_training_set_must_cover_the_validation_days() -> None:
     text = TEXT.replace("history_cap: 200", "history_cap: 200\n  training_set_days: 7")
     with pytest.raises(RecipeError, match="training_set_days is 7"):
         parse_recipe(text)
+
+
+REG4REC = next(path for path in RECIPES if path.name == "reg4rec_retail.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("seen", "instead", "said"),
+    [
+        ("quantizer: mpq", "quantizer: rqvae\n  collision_policy: extra_code", "a set of tokens has one a slot"),
+        ("training:", "  category_weight: 0\ntraining:", "learns none"),
+        ("history_cap: 200", "history_cap: 200\n  training_set_days: 7", "training_set_days is 7"),
+    ],
+)
+def test_settings_of_the_second_system_that_contradict_each_other_are_refused(
+    seen: str, instead: str, said: str
+) -> None:
+    text = REG4REC.replace("  collision_policy: nearest_free\n", "") if "collision_policy" in instead else REG4REC
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(text.replace(seen, instead, 1))
+
+
+def test_a_recipe_says_whether_its_system_has_a_codebook() -> None:
+    """Nothing outside the systems asks which one it is."""
+    has = {path.stem: isinstance(load_recipe(path)[1], CodebookRecipe) for path in RECIPES}
+
+    assert has["s2gr_retail"]
+    assert has["reg4rec_retail"]
+    assert not has["popularity_retail"]

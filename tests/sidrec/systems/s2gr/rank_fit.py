@@ -8,7 +8,8 @@ import polars as pl
 
 from sidrec.data.catalog import Catalog
 from sidrec.systems.base import FitInputs
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.config import RepeatConfig
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.train import S2GRSystem
 
 CODEBOOK = S2GRCodebookConfig(codebook_size=8, code_dim=4, hidden_dims=(8,), num_clusters=3)

@@ -14,8 +14,9 @@ from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import Query
+from sidrec.systems.config import RepeatConfig
 from sidrec.systems.s2gr.carry import carry_model, popularity_bias, same_prefix
-from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.train import S2GRSystem
 
 NOW = 14_914 * 86_400
