@@ -173,6 +173,7 @@ class TritonServer:
             "--allow-http=false",
             f"--grpc-address={self.host}",
             f"--grpc-port={self.grpc_port}",
+            "--grpc-infer-allocation-pool-size=1",  # each kept object keeps the largest request that it ever held
             f"--grpc-restricted-protocol={_RESTRICTED}{self.admin_key}",
             "--metrics-address=127.0.0.1",
             f"--metrics-port={self.metrics_port}",
