@@ -7,7 +7,7 @@ export BENTOML_DO_NOT_TRACK := True
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup run test test-full lint serve clean
+.PHONY: setup run test test-full lint serve soak clean
 
 setup:
 	@VENV=$(VENV) bash infra/setup.sh
@@ -29,6 +29,10 @@ test-full: lint
 
 serve: setup
 	$(BIN)/sidrec serve
+
+MINUTES ?= 30
+soak: setup  ## traffic on a real server: latency and memory by the minute, and whether they climb
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf .sidrec .mypy_cache .ruff_cache .pytest_cache

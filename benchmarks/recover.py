@@ -39,7 +39,7 @@ GOAL_S = 7.0
 _USER = "u0"
 _CEILING_S = 120.0
 _SETTLE_S = 1.0
-_SMALL = Shape(items=300, codes=16, dim=16, ff_dim=32, layers=1, users=16)
+SMALL = Shape(items=300, codes=16, dim=16, ff_dim=32, layers=1, users=16)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Recovery:
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return the report of both kills; quick makes one of each and judges nothing."""
-    return report(lambda: _rows(Shape() if not quick else _SMALL, 1 if quick else 7, judged=not quick))
+    return report(lambda: _rows(Shape() if not quick else SMALL, 1 if quick else 7, judged=not quick))
 
 
 def _rows(shape: Shape, repeats: int, *, judged: bool) -> Iterator[Row]:

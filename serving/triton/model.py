@@ -11,6 +11,7 @@ import numpy as np
 assert np.__version__.startswith("1."), f"Triton's stub needs numpy 1.26, this environment has {np.__version__}"
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from sidrec.recommender import Recommender
 log = logging.getLogger(__name__)
 
 _STORE_OPEN_S = 30.0
+_EXPOSURE_ROWS = 20_000
 
 
 class TritonPythonModel:
@@ -52,7 +54,11 @@ class TritonPythonModel:
         for served in check_revision(self._answerer):
             _check_tensors(_response(served))
         self._takedown = TakedownFile(home.takedown_path())
-        self._exposures = ExposureWriter(home.exposures_dir(), flush_s=revision.exposure_flush_s)
+        self._exposures = ExposureWriter(
+            home.exposures_dir(),
+            flush_s=revision.exposure_flush_s,
+            max_rows=int(os.environ.get("SIDREC_EXPOSURE_ROWS", _EXPOSURE_ROWS)),
+        )
         self._metrics = Metrics(str(revision.revision), args["model_instance_name"])
         self._metrics.count([], self._exposures)
         self._metrics.show_threads(torch.get_num_threads())
