@@ -17,7 +17,7 @@ def shut_nodes(trie: PrefixTrie, rule: ItemRule, seen: torch.Tensor, *, dense: t
     bias = torch.zeros(trie.num_nodes)
     openings = rule.without(seen) if dense is None else dense
     for depth in range(trie.num_levels):
-        places = torch.arange(trie.num_places(depth), dtype=torch.int32).expand(len(seen), -1)
+        places = torch.arange(trie.num_places(depth), dtype=torch.int32).repeat(len(seen), 1)
         run = expand(trie, depth, places, bias)
         closed = run.closed(depth, places, openings)
         for number in [] if closed is None else closed.tolist():
