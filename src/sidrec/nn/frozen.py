@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sidrec.nn.attention import Attention
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock, FeedForward
 from sidrec.nn.norm import EPSILON, RMSNorm
+from sidrec.nn.past import Past
 
 
 def unit(inputs: Float[Tensor, "*rows dim"], floor: Float[Tensor, ""]) -> Float[Tensor, "*rows dim"]:
@@ -134,38 +135,31 @@ class FrozenDecoder:
 
 
 class DecoderRows:
-    """Decoder rows in the middle of their work, with keys and values of their own past in one block of memory."""
+    """Decoder rows in the middle of their work."""
 
-    def __init__(self, decoder: FrozenDecoder, memory: FrozenMemory, past: Tensor, length: int = 0) -> None:
+    def __init__(self, decoder: FrozenDecoder, memory: FrozenMemory, past: Past) -> None:
         self.decoder = decoder
         self.memory = memory
-        self.past: Float[Tensor, "layer 2 step row inner"] = past
-        self.length = length
+        self.past = past
 
     @classmethod
     def begin(cls, decoder: FrozenDecoder, memory: FrozenMemory, num_steps: int) -> "DecoderRows":
         """Return one row a user with nothing behind it and room for `num_steps` positions."""
         users = memory.bias.shape[0] // decoder.num_heads
-        return cls(decoder, memory, memory.keys.new_empty(len(decoder.layers), 2, num_steps, users, decoder.inner))
+        past = Past.empty(memory.keys, layers=len(decoder.layers), steps=num_steps, rows=users, inner=decoder.inner)
+        return cls(decoder, memory, past)
 
     def follow(self, origin: Int[Tensor, "batch beam"]) -> "DecoderRows":
         """Return rows that go on from the rows `origin` of each user; these here stay as they are."""
-        rows = self.past.shape[3]
-        users, beams = origin.shape
-        flat = origin
-        if users > 1:
-            flat = origin + torch.arange(0, rows, rows // users, device=origin.device)[:, None]
-        past = self.past.new_empty(*self.past.shape[:3], users * beams, self.past.shape[4])
-        past[:, :, : self.length] = self.past[:, :, : self.length].index_select(3, flat.flatten())
-        return type(self)(self.decoder, self.memory, past, self.length)
+        return DecoderRows(self.decoder, self.memory, self.past.follow(origin))
 
     def feed(self, inputs: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
         """Return each row's state, a `unit` vector, after one more position; `inputs` is overwritten."""
         hidden, floor, heads, inner = inputs, self.decoder.floor, self.decoder.num_heads, self.decoder.inner
-        rows, last = hidden.shape[0], self.length
+        rows, last = hidden.shape[0], self.past.length
         users = self.memory.bias.shape[0] // heads
         for layer, past, keys, values in zip(
-            self.decoder.layers, self.past, self.memory.keys, self.memory.values, strict=True
+            self.decoder.layers, self.past.block, self.memory.keys, self.memory.values, strict=True
         ):
             projected = unit(hidden, floor) @ layer.project
             past[0, last] = projected[:, inner : 2 * inner]
@@ -183,7 +177,7 @@ class DecoderRows:
             crossed = torch.bmm(scores.softmax(dim=-1), values).view(users, heads, rows // users, -1)
             hidden.addmm_(crossed.transpose(1, 2).reshape(rows, inner), layer.cross_out)
             hidden.addmm_((unit(hidden, floor) @ layer.ff_in).relu_(), layer.ff_out)
-        self.length = last + 1
+        self.past.length = last + 1
         return unit(hidden, floor)
 
 

@@ -117,4 +117,4 @@ def test_memory_does_not_grow_with_rows() -> None:
     rows = start.follow(torch.zeros(1, 50, dtype=torch.long))
 
     assert rows.memory is memory
-    assert rows.past.shape == (2, 2, 2, 50, DIM)
+    assert rows.past.block.shape == (2, 2, 2, 50, DIM)

@@ -55,8 +55,7 @@ class FrozenSteps:
         thoughts = 0 if generator.thinking == "none" else generator.num_levels
         self._start = DecoderRows.begin(generator.decoder, memory, generator.num_levels + thoughts)
         self._rows = self._start
-        users = self._start.past.shape[3]
-        self._users = users
+        self._users = users = memory.bias.shape[0] // generator.decoder.num_heads
         self._first = self._next_logits(generator.model.bos.expand(users, -1).clone())
 
     def begin(self) -> Float[Tensor, "batch 1 code"]:

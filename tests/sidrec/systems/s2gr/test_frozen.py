@@ -100,7 +100,7 @@ def test_no_thinking_feeds_a_position_a_code(world: Any) -> None:
         codes = torch.zeros(2, 1, dtype=torch.long)
         for _ in range(2):
             steps.extend(codes, codes)
-        lengths[thinking] = (steps._rows.length, steps._rows.past.shape[2])
+        lengths[thinking] = (steps._rows.past.length, steps._rows.past.block.shape[2])
 
     assert lengths == {"none": (3, 3), "stepwise": (6, 6), "ahead": (6, 6), "pause": (6, 6)}
 
