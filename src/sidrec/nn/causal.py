@@ -101,11 +101,7 @@ class CausalDecoder:
         half = torch.arange(0, shape.head_dim, 2, device=self.embedding.device) / shape.head_dim
         self.frequencies = shape.rope_theta**-half
 
-    def output_weights(self, tokens: Int[Tensor, " code"]) -> Float[Tensor, "dim code"]:
-        """Return what a state is multiplied by for the logits of these tokens."""
-        return after_unit(self.gain, self.head[tokens])
-
-    @torch.no_grad()
+    @torch.inference_mode()
     def read(self, tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"]) -> Prompt:
         """Return what beams need of prompts, which end with padding after `lengths` tokens each."""
         shape, (batch, width) = self.shape, tokens.shape
@@ -138,7 +134,6 @@ class CausalDecoder:
         self._feed_forward(hidden, layer)
         return Prompt(flat_keys, flat_values, bias, lengths, unit(hidden, self.floor))
 
-    @torch.no_grad()
     def feed(self, prompt: Prompt, past: Past, tokens: Int[Tensor, "batch beam"]) -> Float[Tensor, "row dim"]:
         """Return every beam's state after one more token, whose keys and values are added to `past`."""
         last = past.length
@@ -146,9 +141,9 @@ class CausalDecoder:
         turn = self.rotation((prompt.lengths + last)[:, None])
         for index, layer in enumerate(self.layers):
             query, key, value = self._project(unit(hidden, self.floor), layer, turn, tokens.shape)
-            past.block[index, 0, last] = key.reshape(len(hidden), -1)
-            past.block[index, 1, last] = value.reshape(len(hidden), -1)
             own = past.block[index, :, : last + 1]
+            own[0, last].view_as(key)[:] = key
+            own[1, last].view_as(value)[:] = value
             read = self._read(query, prompt.keys[index], prompt.values[index], prompt.bias, own)
             hidden.addmm_(read, layer.out)
             self._feed_forward(hidden, layer)
@@ -215,37 +210,47 @@ class CausalDecoder:
         hidden.addmm_(silu(gate).mul_(up), layer.down)
 
 
+class CodeTokens:
+    """The tokens of every level's codes, with the output weights of each level gathered once for all requests."""
+
+    @torch.no_grad()
+    def __init__(self, decoder: CausalDecoder, levels: Sequence[Int[Tensor, " code"]]) -> None:
+        self.levels = levels
+        self.weights = [after_unit(decoder.gain, decoder.head[tokens]) for tokens in levels]
+
+
 class CausalSteps:
     """Implements `sidrec.decoding.beam.Steps`: one token a code after prompts that are read once."""
 
-    def __init__(self, decoder: CausalDecoder, prompt: Prompt, code_tokens: Sequence[Int[Tensor, " code"]]) -> None:
-        """Keep the tokens of every level's codes; logits are over them, not over the vocabulary."""
+    def __init__(self, decoder: CausalDecoder, prompt: Prompt, tokens: CodeTokens) -> None:
         self.decoder = decoder
         self.prompt = prompt
-        self.code_tokens = code_tokens
-        # Weights are gathered once for a prompt batch; whoever answers often passes the same tokens again and again.
-        self._weights = [decoder.output_weights(tokens) for tokens in code_tokens]
+        self.tokens = tokens
         self._past = self._nothing()
 
     def begin(self) -> Float[Tensor, "batch 1 code"]:
-        """Return the logits of the first code, forgetting any earlier hypotheses."""
+        """Return the logits of the first code, over that level's codes and not over the vocabulary."""
         self._past = self._nothing()
-        return (self.prompt.state @ self._weights[0])[:, None]
+        return (self.prompt.state @ self.tokens.weights[0])[:, None]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def extend(
         self, origin: Int[Tensor, "batch beam"], codes: Int[Tensor, "batch beam"]
     ) -> Float[Tensor, "batch beam next_code"]:
         """Return the next code's logits after the hypotheses `origin` were extended by `codes`."""
         self._past = self._past.follow(origin)
         level = self._past.length
-        state = self.decoder.feed(self.prompt, self._past, self.code_tokens[level][codes])
-        return (state @ self._weights[level + 1]).view(*codes.shape, -1)
+        state = self.decoder.feed(self.prompt, self._past, self.tokens.levels[level][codes])
+        return (state @ self.tokens.weights[level + 1]).view(*codes.shape, -1)
+
+    def held(self) -> tuple[Tensor, ...]:
+        """Return the keys and values in memory now."""
+        return self.prompt.keys, self.prompt.values, self._past.block
 
     def _nothing(self) -> Past:
         shape = self.decoder.shape
         # The last code is never fed.
-        steps, inner = len(self.code_tokens) - 1, shape.num_key_heads * shape.head_dim
+        steps, inner = len(self.tokens.levels) - 1, shape.num_key_heads * shape.head_dim
         rows = len(self.prompt.lengths)
         return Past.empty(self.prompt.keys, layers=shape.num_layers, steps=steps, rows=rows, inner=inner)
 

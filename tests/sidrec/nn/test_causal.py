@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers", reason="the peer is installed
 from sidrec.decoding.beam import beam_search, score_items  # noqa: E402
 from sidrec.decoding.exhaustive import exhaustive_log_probs  # noqa: E402
 from sidrec.decoding.trie import PrefixTrie  # noqa: E402
-from sidrec.nn.causal import CausalDecoder, CausalShape, CausalSteps  # noqa: E402
+from sidrec.nn.causal import CausalDecoder, CausalShape, CausalSteps, CodeTokens  # noqa: E402
 
 VOCABULARY = 40
 LENGTHS = torch.tensor([7, 4, 1])
@@ -56,7 +56,7 @@ def test_logits_after_a_prompt_are_those_of_the_peer(key_heads: int, tied: bool)
     ours = ours_of(peer)
     expected = [full_logits(peer, row[:length].tolist()) for row, length in zip(TOKENS, LENGTHS, strict=True)]
 
-    logits = ours.read(TOKENS, LENGTHS).state @ ours.output_weights(torch.arange(VOCABULARY))
+    logits = ours.read(TOKENS, LENGTHS).state @ CodeTokens(ours, [torch.arange(VOCABULARY)]).weights[0]
 
     torch.testing.assert_close(logits, torch.stack(expected), atol=1e-4, rtol=1e-5)
 
@@ -67,7 +67,7 @@ def test_logits_after_reordered_beams_are_those_of_the_whole_sequence(key_heads:
     peer = peer_of(key_heads=key_heads)
     ours = ours_of(peer)
     everything = torch.arange(VOCABULARY)
-    steps = CausalSteps(ours, ours.read(TOKENS, LENGTHS), [everything] * 3)
+    steps = CausalSteps(ours, ours.read(TOKENS, LENGTHS), CodeTokens(ours, [everything] * 3))
     steps.begin()
     first = torch.tensor([[3, 9], [1, 2], [30, 39]])
     steps.extend(torch.zeros(3, 2, dtype=torch.long), first)
@@ -87,7 +87,7 @@ def test_a_search_is_exhaustive_scoring() -> None:
     ours = ours_of(peer_of())
     codes = np.unique(np.random.default_rng(0).integers(0, 10, (50, 3)), axis=0).astype(np.int32)
     trie, levels = PrefixTrie.from_codes(codes), [torch.arange(start, start + 10) for start in (5, 15, 25)]
-    steps = CausalSteps(ours, ours.read(TOKENS, LENGTHS), levels)
+    steps = CausalSteps(ours, ours.read(TOKENS, LENGTHS), CodeTokens(ours, levels))
     prefixes = {tuple(row[: level + 1]): 0.0 for row in codes.tolist() for level in range(3)}
     expected = exhaustive_log_probs(steps, codes, prefixes)
     bias = torch.zeros(trie.num_nodes)
@@ -104,7 +104,7 @@ def test_the_prompt_is_held_once_whatever_the_beams() -> None:
     """A hundred beams add their own positions and nothing of the prompt."""
     ours = ours_of(peer_of())
     prompt = ours.read(TOKENS, LENGTHS)
-    steps = CausalSteps(ours, prompt, [torch.arange(10)] * 3)
+    steps = CausalSteps(ours, prompt, CodeTokens(ours, [torch.arange(10)] * 3))
     steps.extend(torch.zeros(3, 100, dtype=torch.long), torch.zeros(3, 100, dtype=torch.long))
 
     assert prompt.keys.shape == (3, 3 * 2, 8, 7)

@@ -30,7 +30,7 @@ class FrozenGenerator:
         # A state is read back as a thinking token with the norm's gain, which the code tables have folded in.
         self.gain = gain * len(gain) ** 0.5
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def encode(
         self,
         inputs: EncoderInput,
@@ -48,7 +48,7 @@ class FrozenGenerator:
 class FrozenSteps:
     """Implements `sidrec.decoding.beam.Steps` over one batch of encoded histories."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __init__(self, generator: FrozenGenerator, memory: FrozenMemory) -> None:
         self.generator = generator
         self._level = 0
@@ -63,7 +63,7 @@ class FrozenSteps:
         self._rows, self._level = self._start, 0
         return self._first
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def extend(
         self, origin: Int[Tensor, "batch beam"], codes: Int[Tensor, "batch beam"]
     ) -> Float[Tensor, "batch beam next_code"]:
@@ -72,6 +72,11 @@ class FrozenSteps:
         vectors = self.generator.model.code_in[self._level].index_select(0, codes.flatten())
         self._level += 1
         return self._next_logits(vectors)
+
+    def held(self) -> tuple[Tensor, ...]:
+        """Return the keys and values in memory now."""
+        memory = self._rows.memory
+        return memory.keys, memory.values, self._start.past.block, self._rows.past.block
 
     def _next_logits(self, inputs: Float[Tensor, "row dim"]) -> Float[Tensor, "batch beam code"]:
         generator, level = self.generator, self._level

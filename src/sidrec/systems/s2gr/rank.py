@@ -120,10 +120,14 @@ class S2GRRanker:
 
         With `exclude_seen` a score is the generator's own log-probability: that of a purchase that is no repeat.
         """
-        rankings: list[Ranking] = []
+        rankings: dict[int, Ranking] = {}
+        # Histories of like lengths in a chunk: it is padded to its longest.
+        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
         for first in range(0, len(queries), CHUNK):
-            rankings += self._rank_chunk(queries[first : first + CHUNK], beam_width, blocked)
-        return rankings
+            rows = order[first : first + CHUNK]
+            chunk = self._rank_chunk([queries[row] for row in rows], beam_width, blocked)
+            rankings.update(zip(rows, chunk, strict=True))
+        return [rankings[row] for row in range(len(queries))]
 
     def _rank_chunk(self, queries: Sequence[Query], beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         steps = self.steps(queries)
