@@ -14,11 +14,15 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from sidrec.nn.attention import Attention
+from sidrec.nn.attention import Attention, DistanceBias
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock, FeedForward
 from sidrec.nn.norm import EPSILON, RMSNorm
 from sidrec.nn.past import Past
+
+# Up to so many positions their scores fit a core's cache, and batched products are faster than a fused attention.
+LONG = 128
 
 
 def unit(inputs: Float[Tensor, "*rows dim"], floor: Float[Tensor, ""]) -> Float[Tensor, "*rows dim"]:
@@ -36,6 +40,26 @@ def after_unit(gain: Float[Tensor, " dim"], *weights: Float[Tensor, "_ dim"]) ->
     """Return linear maps side by side, ready to multiply `unit` vectors from the right; `gain` is the norm's weight."""
     scale: float = len(gain) ** 0.5
     return (torch.cat(weights) * gain * scale).T.contiguous()
+
+
+class FrozenBias:
+    """A distance bias as a table of every pair of ranks; padding, rank -1, is the last of them."""
+
+    @torch.no_grad()
+    def __init__(self, bias: DistanceBias, num_ranks: int) -> None:
+        ranks = torch.arange(num_ranks + 1, device=bias.table.device)
+        ranks[-1] = -1
+        self.table: Float[Tensor, "head rank rank"] = bias(ranks[None], ranks[None])[0].contiguous()
+
+    def __call__(
+        self, query_rank: Int[Tensor, "batch query"], key_rank: Int[Tensor, "batch key"]
+    ) -> Float[Tensor, "batch head query key"]:
+        """Return the bias between ranks below `num_ranks`, as the module that it was made from does."""
+        heads, ranks, _ = self.table.shape
+        batch, queries = query_rank.shape
+        rows = self.table.index_select(1, (query_rank % ranks).flatten()).view(heads, batch, queries, ranks)
+        columns = (key_rank % ranks)[:, None, None].expand(-1, heads, queries, -1)
+        return rows.transpose(0, 1).gather(3, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +108,11 @@ class FrozenEncoder:
         for layer in self.layers:
             projected = (unit(hidden, self.floor) @ layer.project).view(batch, positions, 3, heads, -1)
             queries, keys, values = projected.permute(2, 0, 3, 1, 4).flatten(1, 2)
-            weights = torch.baddbmm(bias, queries, keys.transpose(1, 2)).softmax(dim=-1)
-            read = torch.bmm(weights, values).view(batch, heads, positions, -1).transpose(1, 2)
+            if positions > LONG:
+                read = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+            else:
+                read = torch.bmm(torch.baddbmm(bias, queries, keys.transpose(1, 2)).softmax(dim=-1), values)
+            read = read.view(batch, heads, positions, -1).transpose(1, 2)
             hidden.addmm_(read.reshape(batch * positions, -1), layer.out)
             hidden.addmm_((unit(hidden, self.floor) @ layer.ff_in).relu_(), layer.ff_out)
         return unit(hidden, self.floor).view(batch, positions, -1)

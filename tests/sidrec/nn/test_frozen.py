@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from sidrec.nn.attention import KeyValues
+from sidrec.nn import frozen as frozen_module
+from sidrec.nn.attention import DistanceBias, KeyValues
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock
-from sidrec.nn.frozen import DecoderRows, FrozenDecoder, FrozenEncoder, unit, unit_floor
+from sidrec.nn.frozen import DecoderRows, FrozenBias, FrozenDecoder, FrozenEncoder, unit, unit_floor
 from sidrec.nn.norm import RMSNorm
 
 DIM, HEADS = 12, 3
@@ -41,9 +42,25 @@ def test_a_unit_vector_is_an_rms_norm_over_the_root_of_its_width() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_frozen_bias_is_its_module(causal: bool) -> None:
+    """Repeated ranks, padding among queries and keys, distances beyond the farthest one with a bias of its own."""
+    bias = DistanceBias(HEADS, 3, causal=causal)
+    torch.nn.init.normal_(bias.table)
+    ranks = torch.tensor([[0, 0, 1, 2, 5], [3, -1, 0, -1, -1]])
+
+    frozen = FrozenBias(bias, 6)
+
+    assert torch.equal(frozen(ranks, ranks), bias(ranks, ranks))
+    assert torch.equal(frozen(ranks[:, :1], ranks), bias(ranks[:, :1], ranks))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("long", [128, 4])
 @pytest.mark.parametrize("head_dim", [None, 6])
-def test_a_frozen_encoder_is_its_blocks(head_dim: int | None) -> None:
-    """Under a bias that hides some keys; what goes in is not written to."""
+def test_a_frozen_encoder_is_its_blocks(head_dim: int | None, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a bias that hides some keys, by either way of attending; what goes in is not written to."""
+    monkeypatch.setattr(frozen_module, "LONG", long)
     stack, final = blocks(EncoderBlock, head_dim), norm()
     inputs = torch.randn(2, 5, DIM, dtype=torch.float64)
     before = inputs.clone()

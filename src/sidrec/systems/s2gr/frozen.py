@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sidrec.nn.frozen import DecoderRows, FrozenDecoder, FrozenEncoder, FrozenMemory, after_unit
+from sidrec.nn.frozen import DecoderRows, FrozenBias, FrozenDecoder, FrozenEncoder, FrozenMemory, after_unit
 from sidrec.systems.s2gr.batches import EncoderInput
 from sidrec.systems.s2gr.model import S2GRModel
 
@@ -25,6 +25,8 @@ class FrozenGenerator:
         self.num_levels = len(model.codebook_sizes)
         self.encoder = FrozenEncoder(model.encoder, model.encoder_norm)
         self.decoder = FrozenDecoder(model.decoder, model.encoder_norm)
+        self.self_bias = FrozenBias(model.self_bias, model.config.max_positions)
+        self.cross_bias = FrozenBias(model.cross_bias, model.config.max_positions)
         gain = model.decoder_norm.weight
         self.code_out = [after_unit(gain, model.code_weights(level)) for level in range(self.num_levels)]
         # A state is read back as a thinking token with the norm's gain, which the code tables have folded in.
@@ -41,8 +43,8 @@ class FrozenGenerator:
         """Return what the decoder reads of a batch of histories: everything of them, from after the newest basket."""
         model, rank = self.model, inputs.rank
         hidden = model.embed(inputs, codes, present, item_vectors)
-        encoded = self.encoder(hidden, model.self_bias(rank, rank))
-        return self.decoder.remember(encoded, model.cross_bias(rank.amax(dim=1, keepdim=True), rank))
+        encoded = self.encoder(hidden, self.self_bias(rank, rank))
+        return self.decoder.remember(encoded, self.cross_bias(rank.amax(dim=1, keepdim=True), rank))
 
 
 class FrozenSteps:
