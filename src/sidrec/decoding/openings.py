@@ -102,6 +102,22 @@ class ItemRule:
         return Openings(self.open_nodes, (*levels, _closed(counted, chain, trie.num_levels)))
 
 
+class ItemRules:
+    """The rule of the latest blocked items, made anew only when these change; not for several threads at once."""
+
+    def __init__(self, trie: PrefixTrie) -> None:
+        self._trie = trie
+        self._blocked: Bool[Tensor, " item"] | None = None
+        self._rule = ItemRule.blocking(trie, None)
+
+    def blocking(self, blocked: Bool[Tensor, " item"]) -> ItemRule:
+        """Return the rule that blocks these items for everyone."""
+        if self._blocked is None or not torch.equal(self._blocked, blocked):
+            # A copy: whoever owns the original may change it in place.
+            self._blocked, self._rule = blocked.clone(), ItemRule.blocking(self._trie, blocked)
+        return self._rule
+
+
 def _closed(shut: Bool[Tensor, "batch seen"], chain: list[Int[Tensor, " path"]], depth: int) -> Closed | None:
     """Return what is closed at `depth` of the excluded items' paths, None where nothing is."""
     if not bool(shut.any()):

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,6 +16,7 @@ from sidrec import files
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import Beams, beam_search, score_items
+from sidrec.decoding.openings import ItemRules, Openings
 from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
@@ -45,6 +46,7 @@ class S2GRRanker:
     present: Float[Tensor, "item level"]
     item_vectors: Float[Tensor, "item dim"]
     recent: NDArray[np.float64]
+    rules: ItemRules
     clusters: Clusters | None = None
     """What the thinking tokens were taught to point at; answers do without, `explain` does not."""
 
@@ -64,7 +66,8 @@ class S2GRRanker:
         with torch.no_grad():
             item_vectors = model.item_vectors(codes, present)
         frozen, recent = FrozenGenerator(model), log_recent(catalog.recent_popularity)
-        return cls(model, frozen, catalog, trie, bias, repeat, codes, present, item_vectors, recent, clusters)
+        rules = ItemRules(trie)
+        return cls(model, frozen, catalog, trie, bias, repeat, codes, present, item_vectors, recent, rules, clusters)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog) -> Self:
@@ -131,7 +134,7 @@ class S2GRRanker:
 
     def _rank_chunk(self, queries: Sequence[Query], beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         steps = self.steps(queries)
-        allowed = self._allowed(queries, blocked)
+        allowed = self._openings(queries, blocked)
         beams = beam_search(steps, self.trie, self.bias, beam_width=beam_width, allowed=allowed)
         repeating = [row for row, query in enumerate(queries) if not query.exclude_seen]
         if self.repeat is None or not repeating:
@@ -155,14 +158,15 @@ class S2GRRanker:
         scores = torch.cat([stay.masked_fill(again, -torch.inf), bought], dim=1)
         return [self._best(query, items[row], scores[row], _valid(beams, row)) for row, query in enumerate(queries)]
 
-    def _allowed(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Bool[Tensor, "batch node"] | None:
-        if not blocked.any() and not any(query.exclude_seen for query in queries):
+    def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
+        excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
+        width = max(map(len, excluding))
+        if width == 0 and not blocked.any():
             return None
-        closed = np.repeat(blocked[None], len(queries), axis=0)
-        for row, query in enumerate(queries):
-            if query.exclude_seen:
-                closed[row, query.items] = True
-        return self.trie.allowed_nodes(torch.from_numpy(closed))
+        seen = torch.full((len(queries), width), NONE)
+        for row, items in enumerate(excluding):
+            seen[row, : len(items)] = torch.from_numpy(items)
+        return self.rules.blocking(torch.from_numpy(blocked)).without(seen)
 
     def _best(
         self, query: Query, items: Int[Tensor, " item"], scores: Float[Tensor, " item"], valid_beams: int
