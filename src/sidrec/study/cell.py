@@ -22,10 +22,10 @@ from sidrec.evaluation.judging import Judged, judge, rank_all
 from sidrec.evaluation.metrics import ndcg_at_k
 from sidrec.evaluation.protocol import NextBasket
 from sidrec.floors.catalogue import SEQUENCE_SETTINGS, SequenceSettings, floor_model, sequence_floor
+from sidrec.process import exclusive
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.fit import one_thread
 from sidrec.quantization.health import codebook_health
-from sidrec.process import exclusive
 from sidrec.recipe import Recipe, S2GRRecipe, parse_recipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
