@@ -17,7 +17,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import NONE, ROOT, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS
-from sidrec.systems.s2gr.prior import PAST_WEIGHT, UNSEEN
+from sidrec.systems.popularity_masses import PAST_WEIGHT, UNSEEN
 
 
 def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize, one_hot
 
 from sidrec.decoding.trie import NONE, ROOT, PrefixTrie, child_log_probs
 from sidrec.quantization.sharding import Shards
-from sidrec.systems.s2gr.batches import TrainingBatch
+from sidrec.systems.batches import TrainingBatch
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.model import Decoding, Memory, S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior

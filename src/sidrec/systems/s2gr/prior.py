@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sidrec.decoding.trie import ROOT, PrefixTrie
-from sidrec.systems.s2gr.batches import History
-
-# Weight of the whole past beside the recent window, in pseudo-baskets, and of never-bought items.
-PAST_WEIGHT = 30.0
-UNSEEN = 0.02
+from sidrec.systems.history import History
+from sidrec.systems.popularity_masses import recent_masses, total_masses
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +41,16 @@ class PopularityPrior:
                 next to nothing, training makes up for it by the prefix's own bias, and that bias is still there when
                 the items are known and sell.
         """
-        num_items = len(trie.leaf)
-        first_day = min(int(history.days[0]) for history in histories)
-        days = last_day - first_day + 1
-        sold = np.zeros((days + 1, num_items), dtype=np.float32)
-        for history in histories:
-            day = np.repeat(history.days, np.diff(history.start)) - first_day
-            np.add.at(sold, (np.minimum(day, days), history.items), 1.0)
-        before = np.concatenate([np.zeros((1, num_items), np.float32), sold[:days].cumsum(axis=0)])[:days]
-        window = before - before[np.maximum(np.arange(days) - window_days, 0)]
-        past = before + UNSEEN
-        mass = torch.from_numpy(window + PAST_WEIGHT * past / past.sum(axis=1, keepdims=True) + smoothing)
+        masses, first_day = recent_masses(
+            histories, len(trie.leaf), last_day=last_day, window_days=window_days, smoothing=smoothing
+        )
+        mass = torch.from_numpy(masses)
         return cls(_log_shares(mass.double(), trie), first_day)
 
     @classmethod
     def static(cls, histories: Sequence[History], trie: PrefixTrie) -> Self:
         """Return the prior of the whole fit period for every day: for data whose days carry no news."""
-        counts = np.full(len(trie.leaf), UNSEEN)
-        for history in histories:
-            np.add.at(counts, history.items, 1.0)
+        counts = total_masses(histories, len(trie.leaf))
         return cls(_log_shares(torch.from_numpy(counts)[None], trie), 0)
 
     def on(self, day: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
@@ -82,12 +68,3 @@ def _log_shares(mass: Float[Tensor, "day item"], trie: PrefixTrie) -> Float[Tens
     table[:, low:high] = (nodes[:, low:high] / nodes[:, low:high].sum(dim=1, keepdim=True)).log()
     table[:, ROOT] = 0.0
     return table.float()
-
-
-def recent_counts(histories: Sequence[History], num_items: int, day: int, window_days: int = 28) -> NDArray[np.int64]:
-    """Return in how many baskets each item was in the last days before `day`, as the catalogue counts at its end."""
-    counts = np.zeros(num_items, dtype=np.int64)
-    for history in histories:
-        days = np.repeat(history.days, np.diff(history.start))
-        np.add.at(counts, history.items[(days >= day - window_days) & (days < day)], 1)
-    return counts

@@ -3,39 +3,31 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sidrec import files
-from sidrec.clock import DAY_S
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import score_items
-from sidrec.decoding.trie import NONE, PrefixTrie
+from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel, link_unaligned
-from sidrec.systems.s2gr.batches import (
-    History,
-    Sampling,
-    TrainingBatch,
-    TrainingSet,
-    code_table,
-    has_code,
-    histories_of,
-)
+from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
+from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
+from sidrec.systems.history import History, code_table, has_code, histories_of
+from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.s2gr.carry import carry_model
 from sidrec.systems.s2gr.clusters import Clusters, cluster_codewords
 from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel
-from sidrec.systems.s2gr.prior import PopularityPrior, recent_counts
+from sidrec.systems.s2gr.prior import PopularityPrior
 from sidrec.systems.s2gr.rank import (
     CLUSTERS,
     FORMAT,
@@ -44,16 +36,11 @@ from sidrec.systems.s2gr.rank import (
     load_answering_weights,
     repeat_path,
 )
-from sidrec.systems.s2gr.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train
 from sidrec.training.parallel import shards_from_environment
-
-EPOCH = date(1970, 1, 1)
-# Items outside the history that the gate's offset is judged against; a list's head needs no more.
-NEW_CANDIDATES = 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,7 @@ class S2GRSystem:
             else:
                 held_out_summary = self._fit_repeat(inputs, trie, clusters, histories, fit_day, checkpoints)
                 files.write_json_atomic(held_out_file, held_out_summary)
-            path = RepeatPath(**{name: _as_tuple(value) for name, value in held_out_summary["path"].items()})
+            path = path_of(held_out_summary["path"])
         generator = self._generator(inputs, trie, clusters, inputs.seed)
         log, bias = self._train(
             generator,
@@ -273,32 +260,16 @@ class S2GRSystem:
             logs=TrainingLogs(checkpoints.parent / "logs" / "held_out"),
         )
         ranker = S2GRRanker.of(generator, inputs.catalog, trie, bias, None)
-        queries, targets = validation_rows(inputs.training_set, inputs.catalog)
-        # As of the day that the held-out generator ended: the catalogue's own counts are of the validation days.
-        recent = log_recent(recent_counts(earlier, len(inputs.catalog), cut))
-        history = history_items(queries, self.repeat.half_life_days, recent)
-        history_log_p, target_log_p = _scored(ranker, queries, history.items, targets)
-        path, nats = fit_repeat_path(
-            history, history_log_p, targets, target_log_p, half_life_days=self.repeat.half_life_days
+        learnt = learn_repeat_path(
+            ranker,
+            partial(_scores, ranker),
+            inputs.training_set,
+            inputs.catalog,
+            earlier,
+            cut=cut,
+            half_life_days=self.repeat.half_life_days,
         )
-        asked = [replace(query, k=NEW_CANDIDATES, exclude_seen=True) for query in queries]
-        nothing = np.zeros(len(inputs.catalog), dtype=np.bool_)
-        new = ranker.rank(asked, beam_width=NEW_CANDIDATES, blocked=nothing)
-        path, offset, ndcg = with_best_offset(path, history, history_log_p, new, targets)
-        _, gate = path.log_copy(history, history_log_p)
-        real = targets != NONE
-        alone = -(target_log_p.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)).mean()
-        return {
-            "path": asdict(path),
-            "rows": len(queries),
-            "mean_gate": round(float(gate.sigmoid().mean()), 4),
-            "loss_without": round(float(alone), 4),
-            "loss_with": round(nats, 4),
-            "gate_offset": offset,
-            "ndcg_at_10": round(ndcg, 4),
-            "epochs": epochs,
-            "train_seconds": log[-1]["seconds"],
-        }
+        return {**learnt, "epochs": epochs, "train_seconds": log[-1]["seconds"]}
 
     def _write(
         self,
@@ -329,41 +300,9 @@ class S2GRSystem:
         )
 
 
-def validation_rows(training_set: pl.DataFrame, catalog: Catalog) -> tuple[list[Query], Tensor]:
-    """Return a query and the targets [row, target] of each training-set row that has a known history and target."""
-    index_of = catalog.index_of
-    queries, baskets = [], []
-    for row in training_set.sort("day", "user_id").iter_rows(named=True):
-        pairs = [
-            (index_of[item], time)
-            for item, time in zip(row["history_item_ids"], row["history_times"], strict=True)
-            if item in index_of
-        ]
-        targets = sorted({index_of[item] for item in row["target_item_ids"] if item in index_of})
-        if not pairs or not targets:
-            continue
-        items, times = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-        basket = np.unique(times // DAY_S, return_inverse=True)[1].astype(np.int64)
-        now = (row["day"] - EPOCH).days * DAY_S
-        queries.append(Query(items, times, basket, now, k=1, exclude_seen=False))
-        baskets.append(targets)
-    width = max((len(targets) for targets in baskets), default=0)
-    table = torch.full((len(baskets), width), NONE)
-    for position, targets in enumerate(baskets):
-        table[position, : len(targets)] = torch.tensor(targets)
-    return queries, table
-
-
-@torch.no_grad()
-def _scored(ranker: S2GRRanker, queries: Sequence[Query], *lists: Tensor, chunk: int = 32) -> list[Tensor]:
-    """Return the generator's exact log-probabilities of each list's items."""
-    parts: list[list[Tensor]] = [[] for _ in lists]
-    for first in range(0, len(queries), chunk):
-        rows = slice(first, first + chunk)
-        steps = GeneratorSteps(ranker.model, ranker.encode(queries[rows]))
-        for found, items in zip(parts, lists, strict=True):
-            found.append(score_items(steps, ranker.trie, ranker.bias, items[rows]))
-    return [torch.cat(found) for found in parts]
+def _scores(ranker: S2GRRanker, queries: Sequence[Query], lists: Sequence[Tensor]) -> list[Tensor]:
+    steps = GeneratorSteps(ranker.model, ranker.encode(queries))
+    return [score_items(steps, ranker.trie, ranker.bias, items) for items in lists]
 
 
 def _codebook_sizes(catalog: Catalog, clusters: Clusters) -> list[int]:
@@ -373,7 +312,3 @@ def _codebook_sizes(catalog: Catalog, clusters: Clusters) -> list[int]:
     if catalog.num_codes > num_levels:
         sizes.append(int(catalog.codes[:, -1].max()) + 1)
     return sizes
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

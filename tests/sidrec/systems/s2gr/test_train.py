@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from sidrec.systems.base import Query
+from sidrec.systems.held_out import validation_rows
 from sidrec.systems.s2gr.batches import TrainingSet
 from sidrec.systems.s2gr.config import RepeatConfig, S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
-from sidrec.systems.s2gr.train import S2GRSystem, validation_rows
+from sidrec.systems.s2gr.train import S2GRSystem
 
 DAY = 86_400
 NOW = 14_914 * DAY  # 2010-11-01

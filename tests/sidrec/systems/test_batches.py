@@ -9,13 +9,8 @@ import pytest
 import torch
 
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.systems.s2gr.batches import (
-    History,
-    Sampling,
-    TrainingSet,
-    encoder_input,
-    histories_of,
-)
+from sidrec.systems.batches import Sampling, TrainingSet, encoder_input
+from sidrec.systems.history import History, histories_of
 from sidrec.systems.s2gr.prior import PopularityPrior
 
 SAMPLING = Sampling(
