@@ -21,7 +21,7 @@ from serving.triton.golden import check_wire
 from serving.triton.server import load
 from sidrec import contract, files, home
 from sidrec.bundle import open_bundle
-from sidrec.client import RecommendClient
+from sidrec.client import RecommendClient, UnavailableError
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError, SidrecError
 from sidrec.process import exclusive
@@ -153,14 +153,20 @@ def _switch(root: Path, revision: Revision, previous: int | None, urls: Sequence
 def _load(root: Path, revision: Revision, url: str, admin_key: str) -> int:
     """Make one server serve the revision and return how many golden requests it answered.
 
-    A server that is being healed is waited for: it starts with what the config says now, so that going back works
-    while the revision before keeps dying.
+    A server that dies meanwhile, or is being healed, is asked again: it starts with what the config says now, so that
+    going back works while the revision before keeps dying.
     """
     deadline = time.monotonic() + _HEAL_S
-    while _health(url) == "healing" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    load(url, admin_key, timeout_s=_LOAD_S)
-    return _golden(root, revision, url)
+    while True:
+        while _health(url) == "healing" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        try:
+            load(url, admin_key, timeout_s=_LOAD_S)
+            return _golden(root, revision, url)
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _health(url: str) -> str | None:

@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving import child
 from sidrec import contract
+from sidrec.client import UnavailableError
 from sidrec.errors import ServingError, UsageError
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
@@ -172,6 +173,7 @@ class TritonServer:
             "--allow-http=false",
             f"--grpc-address={self.host}",
             f"--grpc-port={self.grpc_port}",
+            "--grpc-infer-allocation-pool-size=1",  # each kept object keeps the largest request that it ever held
             f"--grpc-restricted-protocol={_RESTRICTED}{self.admin_key}",
             "--metrics-address=127.0.0.1",
             f"--metrics-port={self.metrics_port}",
@@ -203,6 +205,7 @@ def load(url: str, admin_key: str, *, timeout_s: float) -> None:
     """Ask the server at `url` to load the model as its config says.
 
     Raises:
+        UnavailableError: it is not there.
         ServingError: it refused, or did not finish in time.
     """
     client = triton.InferenceServerClient(url)
@@ -211,7 +214,8 @@ def load(url: str, admin_key: str, *, timeout_s: float) -> None:
         client.load_model(contract.MODEL_NAME, headers={ADMIN_HEADER: admin_key}, client_timeout=timeout_s)
     except InferenceServerException as error:
         reason = error.message().strip().splitlines()[-1] if error.message() else str(error.status())
-        raise ServingError(
+        kind = UnavailableError if str(error.status()) == "StatusCode.UNAVAILABLE" else ServingError
+        raise kind(
             f"the server did not load the revision after {time.monotonic() - started:.1f} s: {reason}"
         ) from error
     finally:

@@ -76,25 +76,33 @@ def test_malformed_requests_harm_nobody(serve: Serve, infer: Callable[[str, Any]
                 list(pool.map(one, range(number)))
             return seen
 
+        def huge() -> tuple[float, float]:
+            """Send three huge strings and return the memory that they leave behind."""
+            refused.update(infer(url, malformed.huge(_HUGE_MB)) for _ in range(3))
+            return resident_mb(supervisor), shared_mb(supervisor)
+
+        refused: set[str] = set()
         # What is allocated once is allocated before the first reading.
-        infer(url, malformed.huge(_HUGE_MB))
+        after_huge = huge()
         storm(200, seed=1)
-        memory, shared = resident_mb(supervisor), shared_mb(supervisor)
+        before = resident_mb(supervisor)
         with Load(url, clients=2, ask=lambda n: {"history": ["i3"], "k": 1 + n % 7}) as load:
             seen = storm(count, seed=2)
-            huge = [infer(url, malformed.huge(_HUGE_MB)) for _ in range(3)]
+            grown = resident_mb(supervisor) - before
+            after_more = huge()
             load.wait_answers(10)
-        grown = resident_mb(supervisor) - memory, shared_mb(supervisor) - shared
 
     assert supervisor.restarts == 0
     assert set(seen) <= _REFUSALS | {"OK"}  # at the edge of what is right some are answered
     assert sum(seen.values()) - seen.get("OK", 0) > count * 0.7
-    assert set(huge) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+    assert refused <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
     assert load.failures == []
     for one in load.answers:
         assert one.answer.item_ids == tuple(f"i{n}" for n in range(len(one.answer.item_ids)))
-    assert grown[0] < 40
-    assert grown[1] < 1
+    assert grown < 30
+    # Triton keeps a few huge messages for reuse, and no more of them however many come.
+    assert after_more[0] - before < 10 * _HUGE_MB
+    assert after_more[1] <= after_huge[1]
 
 
 def test_shapes_that_overflow_are_refused_or_healed(serve: Serve, infer: Callable[[str, Any], str]) -> None:

@@ -24,7 +24,6 @@ from tests.release_world import make_signed
 from tests.serving.world import make_bundle
 from tests.sidrec.cli.test_serving import promoted, sidrec
 
-
 # A channel that was refused connects again within a second or two.
 _RECONNECTED_S = 3.0
 

@@ -91,16 +91,36 @@ class ItemRule:
         before = torch.cat([counted.new_zeros(batch, 1), counted], dim=1).cumsum(1, dtype=torch.int32)
         chain = trie.path_of_places(inside.flatten())
         levels: list[Closed | None] = []
-        for depth in range(1, trie.num_levels + 1):
+        for depth in range(1, trie.num_levels):
             low, high = (ends.view(items.shape) for ends in trie.items_below(depth, chain[depth]))
             excluded = before.gather(1, torch.searchsorted(leaf, high)) - before.gather(
                 1, torch.searchsorted(leaf, low)
             )
             is_open = high - low if self.open_before is None else self.open_before[high] - self.open_before[low]
-            shut = counted & (excluded == is_open)
-            if not bool(shut.any()):
-                levels.append(None)
-                continue
-            above, place = (chain[level].view(items.shape) for level in (depth - 1, depth))
-            levels.append(Closed(torch.where(shut, above, NONE), place))
-        return Openings(self.open_nodes, tuple(levels))
+            levels.append(_closed(counted & (excluded == is_open), chain, depth))
+        # An item is closed when it is excluded, whatever is below its prefixes.
+        return Openings(self.open_nodes, (*levels, _closed(counted, chain, trie.num_levels)))
+
+
+class ItemRules:
+    """The rule of the latest blocked items, made anew only when these change; not for several threads at once."""
+
+    def __init__(self, trie: PrefixTrie) -> None:
+        self._trie = trie
+        self._blocked: Bool[Tensor, " item"] | None = None
+        self._rule = ItemRule.blocking(trie, None)
+
+    def blocking(self, blocked: Bool[Tensor, " item"]) -> ItemRule:
+        """Return the rule that blocks these items for everyone."""
+        if self._blocked is None or not torch.equal(self._blocked, blocked):
+            # A copy: whoever owns the original may change it in place.
+            self._blocked, self._rule = blocked.clone(), ItemRule.blocking(self._trie, blocked)
+        return self._rule
+
+
+def _closed(shut: Bool[Tensor, "batch seen"], chain: list[Int[Tensor, " path"]], depth: int) -> Closed | None:
+    """Return what is closed at `depth` of the excluded items' paths, None where nothing is."""
+    if not bool(shut.any()):
+        return None
+    above, place = (chain[level].view(shut.shape) for level in (depth - 1, depth))
+    return Closed(torch.where(shut, above, NONE), place)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidrec.decoding.expansion import expand
-from sidrec.decoding.openings import ItemRule
+from sidrec.decoding.openings import ItemRule, ItemRules
 from sidrec.decoding.trie import NONE, PrefixTrie
 from tests.sidrec.decoding.catalogues import catalogues
 
@@ -17,7 +17,7 @@ def shut_nodes(trie: PrefixTrie, rule: ItemRule, seen: torch.Tensor, *, dense: t
     bias = torch.zeros(trie.num_nodes)
     openings = rule.without(seen) if dense is None else dense
     for depth in range(trie.num_levels):
-        places = torch.arange(trie.num_places(depth), dtype=torch.int32).expand(len(seen), -1)
+        places = torch.arange(trie.num_places(depth), dtype=torch.int32).repeat(len(seen), 1)
         run = expand(trie, depth, places, bias)
         closed = run.closed(depth, places, openings)
         for number in [] if closed is None else closed.tolist():
@@ -57,3 +57,17 @@ def test_nothing_blocked_is_no_rule() -> None:
 
     assert (rule.open_nodes, rule.open_before) == (None, None)
     assert (openings.shared, openings.closed) == (None, (None, None))
+
+
+def test_a_rule_is_made_anew_when_its_items_change_also_in_place() -> None:
+    trie = PrefixTrie.from_codes(np.array([[0, 0], [0, 1], [1, 0]], dtype=np.int32))
+    rules = ItemRules(trie)
+    blocked = torch.tensor([True, False, False])
+    first = rules.blocking(blocked)
+    assert rules.blocking(blocked.clone()) is first
+    blocked[1] = True
+    nobody = torch.empty(1, 0, dtype=torch.long)
+    assert shut_nodes(trie, rules.blocking(blocked), nobody) == shut_nodes(
+        trie, ItemRule.blocking(trie, torch.tensor([True, True, False])), nobody
+    )
+    assert rules.blocking(blocked) is not first

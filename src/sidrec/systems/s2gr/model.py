@@ -166,14 +166,14 @@ class S2GRModel(nn.Module):
             [table[codes[:, level]] * present[:, level, None] for level, table in enumerate(self.code_in)]
         ).sum(dim=0)
 
-    def encode(
+    def embed(
         self,
         inputs: EncoderInput,
         codes: Int[Tensor, "item level"],
         present: Float[Tensor, "item level"],
         item_vectors: Float[Tensor, "item dim"] | None = None,
-    ) -> Memory:
-        """Return the memory of a batch of histories; a position sees its own basket and earlier ones.
+    ) -> Float[Tensor, "user pos dim"]:
+        """Return the encoder's input of a batch of histories.
 
         Args:
             item_vectors: those of the whole catalogue, where they are known already: a request must not cost O(items).
@@ -181,14 +181,22 @@ class S2GRModel(nn.Module):
         users, width = inputs.rank.shape
         if inputs.level is None:
             vectors = self.item_vectors(codes, present) if item_vectors is None else item_vectors
-            hidden = _basket_vectors(inputs, vectors).view(users, width, -1)
-        else:
-            level = inputs.level.flatten()
-            code = codes[inputs.items, level]
-            starts = torch.tensor([0, *self.codebook_sizes[:-1]], device=code.device).cumsum(0)
-            hidden = torch.cat(list(self.code_in))[starts[level] + code] * present[inputs.items, level, None]
-            hidden = hidden.view(users, width, -1)
-        hidden = self.input_dropout(hidden)
+            return _basket_vectors(inputs, vectors).view(users, width, -1)
+        level = inputs.level.flatten()
+        code = codes[inputs.items, level]
+        starts = torch.tensor([0, *self.codebook_sizes[:-1]], device=code.device).cumsum(0)
+        hidden = torch.cat(list(self.code_in))[starts[level] + code] * present[inputs.items, level, None]
+        return hidden.view(users, width, -1)
+
+    def encode(
+        self,
+        inputs: EncoderInput,
+        codes: Int[Tensor, "item level"],
+        present: Float[Tensor, "item level"],
+        item_vectors: Float[Tensor, "item dim"] | None = None,
+    ) -> Memory:
+        """Return the memory of a batch of histories; a position sees its own basket and earlier ones."""
+        hidden = self.input_dropout(self.embed(inputs, codes, present, item_vectors))
         bias = self.self_bias(inputs.rank, inputs.rank)
         for block in self.encoder:
             hidden = block(hidden, bias)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,15 +16,16 @@ from sidrec import files
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import Beams, beam_search, score_items
+from sidrec.decoding.openings import ItemRules, Openings
 from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
-from sidrec.systems.s2gr.batches import History, code_table, encoder_input, has_code
+from sidrec.systems.s2gr.batches import EncoderInput, History, code_table, encoder_input, has_code
 from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
+from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
 from sidrec.systems.s2gr.model import Memory, S2GRModel
 from sidrec.systems.s2gr.repeat import RepeatPath, history_items, log_recent
-from sidrec.systems.s2gr.steps import GeneratorSteps
 
 FORMAT = 1
 # Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
@@ -36,6 +37,7 @@ class S2GRRanker:
     """The generator with its catalogue, one day's prefix biases and the repeat path."""
 
     model: S2GRModel
+    frozen: FrozenGenerator
     catalog: Catalog
     trie: PrefixTrie
     bias: Float[Tensor, " node"]
@@ -44,6 +46,7 @@ class S2GRRanker:
     present: Float[Tensor, "item level"]
     item_vectors: Float[Tensor, "item dim"]
     recent: NDArray[np.float64]
+    rules: ItemRules
     clusters: Clusters | None = None
     """What the thinking tokens were taught to point at; answers do without, `explain` does not."""
 
@@ -62,8 +65,9 @@ class S2GRRanker:
         codes, present = code_table(catalog), has_code(catalog).float()
         with torch.no_grad():
             item_vectors = model.item_vectors(codes, present)
-        recent = log_recent(catalog.recent_popularity)
-        return cls(model, catalog, trie, bias, repeat, codes, present, item_vectors, recent, clusters)
+        frozen, recent = FrozenGenerator(model), log_recent(catalog.recent_popularity)
+        rules = ItemRules(trie)
+        return cls(model, frozen, catalog, trie, bias, repeat, codes, present, item_vectors, recent, rules, clusters)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog) -> Self:
@@ -98,14 +102,20 @@ class S2GRRanker:
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
+        return self.model.encode(self._inputs(queries), self.codes, self.present, self.item_vectors)
+
+    def steps(self, queries: Sequence[Query]) -> FrozenSteps:
+        """Return the search's decoder after the queries' histories, the newest part of each."""
+        memory = self.frozen.encode(self._inputs(queries), self.codes, self.present, self.item_vectors)
+        return FrozenSteps(self.frozen, memory)
+
+    def _inputs(self, queries: Sequence[Query]) -> EncoderInput:
         config = self.model.config
         histories = [_history(query) for query in queries]
         if config.flatten:
             trimmed = [history.newest_items(config.max_positions) for history in histories]
-            inputs = encoder_input(trimmed, flatten=self.codes.shape[1])
-        else:
-            inputs = encoder_input([history.tail(config.max_positions) for history in histories])
-        return self.model.encode(inputs, self.codes, self.present, self.item_vectors)
+            return encoder_input(trimmed, flatten=self.codes.shape[1])
+        return encoder_input([history.tail(config.max_positions) for history in histories])
 
     @torch.no_grad()
     def rank(self, queries: Sequence[Query], *, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
@@ -113,14 +123,18 @@ class S2GRRanker:
 
         With `exclude_seen` a score is the generator's own log-probability: that of a purchase that is no repeat.
         """
-        rankings: list[Ranking] = []
+        rankings: dict[int, Ranking] = {}
+        # Histories of like lengths in a chunk: it is padded to its longest.
+        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
         for first in range(0, len(queries), CHUNK):
-            rankings += self._rank_chunk(queries[first : first + CHUNK], beam_width, blocked)
-        return rankings
+            rows = order[first : first + CHUNK]
+            chunk = self._rank_chunk([queries[row] for row in rows], beam_width, blocked)
+            rankings.update(zip(rows, chunk, strict=True))
+        return [rankings[row] for row in range(len(queries))]
 
     def _rank_chunk(self, queries: Sequence[Query], beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
-        steps = GeneratorSteps(self.model, self.encode(queries))
-        allowed = self._allowed(queries, blocked)
+        steps = self.steps(queries)
+        allowed = self._openings(queries, blocked)
         beams = beam_search(steps, self.trie, self.bias, beam_width=beam_width, allowed=allowed)
         repeating = [row for row, query in enumerate(queries) if not query.exclude_seen]
         if self.repeat is None or not repeating:
@@ -144,14 +158,15 @@ class S2GRRanker:
         scores = torch.cat([stay.masked_fill(again, -torch.inf), bought], dim=1)
         return [self._best(query, items[row], scores[row], _valid(beams, row)) for row, query in enumerate(queries)]
 
-    def _allowed(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Bool[Tensor, "batch node"] | None:
-        if not blocked.any() and not any(query.exclude_seen for query in queries):
+    def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
+        excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
+        width = max(map(len, excluding))
+        if width == 0 and not blocked.any():
             return None
-        closed = np.repeat(blocked[None], len(queries), axis=0)
-        for row, query in enumerate(queries):
-            if query.exclude_seen:
-                closed[row, query.items] = True
-        return self.trie.allowed_nodes(torch.from_numpy(closed))
+        seen = torch.full((len(queries), width), NONE)
+        for row, items in enumerate(excluding):
+            seen[row, : len(items)] = torch.from_numpy(items)
+        return self.rules.blocking(torch.from_numpy(blocked)).without(seen)
 
     def _best(
         self, query: Query, items: Int[Tensor, " item"], scores: Float[Tensor, " item"], valid_beams: int
