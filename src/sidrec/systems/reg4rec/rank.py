@@ -97,10 +97,14 @@ class Reg4RecRanker:
 
         A score is that of the item's path (`search`); with one slot a step, its log-probability.
         """
-        rankings: list[Ranking] = []
+        rankings: dict[int, Ranking] = {}
+        # Histories of like lengths in a chunk: it is padded to its longest.
+        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
         for first in range(0, len(queries), CHUNK):
-            rankings += self._rank_chunk(queries[first : first + CHUNK], beam_width, blocked)
-        return rankings
+            rows = order[first : first + CHUNK]
+            chunk = self._rank_chunk([queries[row] for row in rows], beam_width, blocked)
+            rankings.update(zip(rows, chunk, strict=True))
+        return [rankings[row] for row in range(len(queries))]
 
     @torch.no_grad()
     def score(
