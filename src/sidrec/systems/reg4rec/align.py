@@ -138,6 +138,7 @@ def align(
         "best_value": round(best, 6),
         "supervised": _rounded(before),
         "rounds": rounds,
+        "loss": log[-1],
         "train_seconds": log[-1]["seconds"],
     }
     Checkpoints(folder / "checkpoints" / "align", minutes=0).clear()

@@ -173,6 +173,16 @@ def test_alignment_raises_the_reward_of_paths(world: Any, fitted: Path, tmp_path
     assert "aligned already" in again["skipped"]
 
 
+def test_a_policy_that_does_not_move_is_at_its_reference(world: Any, fitted: Path, tmp_path: Path) -> None:
+    """The supervised fit had dropout; ratios and KL of the alignment have none of its noise."""
+    assert system_of().model.dropout > 0
+    system = system_of(alignment={"learning_rate": 1e-12, "rounds": 1})
+    loss = system.align(fitted, world.inputs(), tmp_path)["loss"]
+
+    assert loss["kl"] == pytest.approx(0, abs=1e-6)
+    assert loss["clipped"] == 0
+
+
 def test_without_a_gain_the_supervised_model_stays_and_it_is_said(world: Any, fitted: Path, tmp_path: Path) -> None:
     """Rows that get worse from the first round on: the bytes are the supervised ones, after `patience` rounds."""
     values = iter(np.linspace(0.9, 0.1, 40))
