@@ -14,10 +14,8 @@ SHAPED = [
     "sidrec.training.grpo",
     "sidrec.systems.s2gr.model",
     "sidrec.systems.s2gr.losses",
-    *(
-        f"sidrec.systems.reg4rec.{module}"
-        for module in ("categories", "horizon", "losses", "model", "order", "rewards", "rollout", "search", "steps")
-    ),
+    *(f"sidrec.systems.reg4rec.{module}" for module in ("categories", "horizon", "losses", "model", "order", "prior")),
+    *(f"sidrec.systems.reg4rec.{module}" for module in ("rewards", "rollout", "search", "steps")),
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 

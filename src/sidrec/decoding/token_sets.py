@@ -122,12 +122,18 @@ class TokenSets:
         kept = self.codes[item, slot[row]] == code[row]
         return Matches(item[kept], row[kept], len(origin))
 
+    def after(self, matches: Matches | None, slot: Int[Tensor, " row"], code: Int[Tensor, " row"]) -> Matches:
+        """Return the matches after one more token of each row, None being those before any."""
+        if matches is None:
+            return self.first(slot, code)
+        return self.narrowed(matches, torch.arange(len(slot), device=slot.device), slot, code)
+
     def items_of(self, tokens: Int[Tensor, "row slot"]) -> Int[Tensor, " row"]:
         """Return the item that each whole set of tokens (codes by slot) is, NONE where it is none."""
-        rows = torch.arange(len(tokens), device=tokens.device)
-        matches = self.first(torch.zeros_like(rows), tokens[:, 0])
-        for slot in range(1, self.num_slots):
-            matches = self.narrowed(matches, rows, torch.full_like(rows, slot), tokens[:, slot])
+        matches: Matches | None = None
+        for slot in range(self.num_slots):
+            matches = self.after(matches, torch.full_like(tokens[:, 0], slot), tokens[:, slot])
+        assert matches is not None
         return matches.only()
 
     def codes_left(
@@ -155,13 +161,16 @@ class TokenSets:
         shut.view(-1).index_add_(0, flat, torch.ones_like(flat))
         return real, counts - shut.view(users, *counts.shape) > 0
 
-    def shares(self, masses: Float[Tensor, "*day item"]) -> Float[Tensor, "*day slot code"]:
-        """Return each token's share of the items' masses, within its slot."""
-        lead = masses.shape[:-1]
-        sums = masses.new_zeros(*lead, self.num_slots, self.codebook_size)
+    def token_sums(self, masses: Float[Tensor, "*day item"]) -> Float[Tensor, "*day slot code"]:
+        """Return the mass of each token: that of the items that have it."""
+        sums = masses.new_zeros(*masses.shape[:-1], self.num_slots, self.codebook_size)
         for slot in range(self.num_slots):
             sums[..., slot, :].index_add_(-1, self.codes[:, slot], masses)
-        return sums / masses.sum(dim=-1)[..., None, None]
+        return sums
+
+    def to(self, device: torch.device) -> "TokenSets":
+        """Return the same sets on another device."""
+        return TokenSets(self.codes.to(device), self.codebook_size, self.listed.to(device), self.start.to(device))
 
 
 def bitmap(closed: Bool[Tensor, "user item"]) -> UInt8[Tensor, "user byte"]:

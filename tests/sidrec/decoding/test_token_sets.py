@@ -100,13 +100,12 @@ def test_the_codes_left_are_those_of_open_matches(given_: tuple) -> None:
         assert torch.nonzero(found[user]).flatten().tolist() == sorted(own)
 
 
-def test_shares_are_the_masses_of_a_tokens_items() -> None:
+def test_sums_are_the_masses_of_a_tokens_items() -> None:
     """Worked by hand: three items, two slots."""
     sets = TokenSets.of(np.array([[0, 1], [0, 2], [3, 1]], dtype=np.int32), SIZE)
-    shares = sets.shares(torch.tensor([1.0, 2.0, 5.0]))
+    sums = sets.token_sums(torch.tensor([1.0, 2.0, 5.0]))
 
-    assert shares[0].tolist() == [0.375, 0, 0, 0.625, 0]
-    assert shares[1].tolist() == [0, 0.75, 0.25, 0, 0]
+    assert sums.tolist() == [[3, 0, 0, 5, 0], [0, 6, 2, 0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from sidrec.systems.reg4rec.gates import Vitals, faults
 from sidrec.systems.reg4rec.losses import Tables, losses_after
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
-from sidrec.systems.reg4rec.rank import CENTRES, PRIOR, Reg4RecRanker, load_model
+from sidrec.systems.reg4rec.rank import CENTRES, MASSES, Reg4RecRanker, load_model
 from sidrec.systems.reg4rec.rewards import category_hits, step_consistency, step_hits
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Points, Rollout, RolloutSet
@@ -96,7 +96,7 @@ def align(
 
     def ranked(generator: Reg4RecModel) -> float:
         answering = generator if device.type == "cpu" else copy.deepcopy(generator).cpu()
-        return value(Reg4RecRanker.of(answering, inputs.catalog, sets, search, tensors[PRIOR], None))
+        return value(Reg4RecRanker.of(answering, inputs.catalog, sets, search, tensors[MASSES], None))
 
     torch.manual_seed(inputs.seed)
     before = vitals(reference, reference, watched, there, sets, alignment, seed=inputs.seed)

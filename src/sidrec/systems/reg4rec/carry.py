@@ -1,16 +1,24 @@
-"""A fitted generator over a catalogue that was appended to: every weight as it was, for new items have known codes."""
+"""A fitted generator over a catalogue that was appended to: every weight as it was, for new items have known codes.
+
+Axes: `new` items behind the published ones.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sidrec import files
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS
-from sidrec.systems.reg4rec.rank import load_model
+from sidrec.systems.popularity_masses import PAST_WEIGHT, UNSEEN
+from sidrec.systems.reg4rec.rank import MASSES, load_model
 
 
 def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
@@ -33,6 +41,15 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
         )
     target = folder / "model"
     target.mkdir(parents=True, exist_ok=True)
-    (target / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes())
+    tensors = load_file(source / WEIGHTS)
+    grown = torch.cat([tensors[MASSES], _new_masses(catalog, published) * bool(tensors[MASSES].any())])
+    save_file({**tensors, MASSES: grown}, target / WEIGHTS)
     files.write_json_atomic(target / MODEL, header)
     return {"rows": len(catalog), "new_items": len(catalog) - published}
+
+
+def _new_masses(catalog: Catalog, published: int) -> Float[Tensor, " new"]:
+    """Return the new items' masses by the catalogue's counts, as the popularity prior weighs them."""
+    past = catalog.popularity.astype(np.float64) + UNSEEN
+    masses = catalog.recent_popularity + PAST_WEIGHT * past / past.sum()
+    return torch.from_numpy(masses[published:]).float()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sidrec.decoding.token_sets import Matches
 from sidrec.systems.batches import TrainingBatch
 from sidrec.systems.reg4rec.config import Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.model import Memory, Paths, Reg4RecModel
@@ -52,8 +53,7 @@ def losses_after(
     users, points, targets = batch.sampled.shape
     paths = Paths(model, memory, batch.limit)
     hidden = paths.begin(batch.same_day)
-    prior = tables.prior.of_days(batch.prior_day)
-    log_probs = model.slot_log_probs(hidden, prior, 0)
+    log_probs = model.slot_log_probs(hidden, tables.prior.of_days(batch.prior_day), 0)
     spread = _point_distribution(
         batch, tables.codes + torch.arange(slots) * model.codebook_size, log_probs[0, 0].numel()
     )
@@ -72,12 +72,16 @@ def losses_after(
 
     item = batch.sampled.flatten(1)
     weight = _per_target(batch.point_weight / targets, targets)
-    slot, salt, prior = _per_target(slot, targets), _per_target(salt, targets), _per_target(prior, targets)
-    free = _per_target(free, targets)
+    slot, salt, free = _per_target(slot, targets), _per_target(salt, targets), _per_target(free, targets)
+    day = _per_target(batch.prior_day, targets).flatten()
+    true = tables.codes[item]
+    matches: Matches | None = None
     paths.fork(targets)
     for step in range(1, slots):
-        true = tables.codes[item]
-        hidden = paths.extend(slot, true.gather(-1, slot[..., None])[..., 0])
+        code = true.gather(-1, slot[..., None])[..., 0]
+        hidden = paths.extend(slot, code)
+        matches = tables.prior.sets.after(matches, slot.flatten(), code.flatten())
+        prior = tables.prior.given(matches, day).view(*slot.shape, slots, -1)
         log_probs = model.slot_log_probs(hidden, prior, step)
         right = log_probs.gather(-1, true[..., None])[..., 0]
         token = token - (weight * (right * free).sum(dim=-1) / (slots - step)).sum()

@@ -37,8 +37,10 @@ def probe(ranker: Reg4RecRanker, queries: Sequence[Query], targets: Int[Tensor, 
         true = ranker.sets.codes[item]
         hidden = paths.begin()
         rows: list[list[Tensor]] = [[], [], [], []]
+        today = torch.zeros(len(chunk), 1, dtype=torch.int64)
+        prior, matches = ranker.prior.of_days(today), None
         for step in range(slots):
-            log_probs = model.slot_log_probs(hidden, ranker.prior[None, None], step)
+            log_probs = model.slot_log_probs(hidden, prior, step)
             slot = preference(model.config.order, log_probs, free, salt).argmax(dim=-1)
             own = log_probs.gather(2, slot[..., None, None].expand(-1, -1, 1, log_probs.shape[-1]))[:, 0, 0]
             code = true.gather(1, slot)
@@ -49,6 +51,8 @@ def probe(ranker: Reg4RecRanker, queries: Sequence[Query], targets: Int[Tensor, 
             free = free.scatter(-1, slot[..., None], False)
             if step + 1 < slots:
                 hidden = paths.extend(slot, code)
+                matches = ranker.sets.after(matches, slot.flatten(), code.flatten())
+                prior = ranker.prior.given(matches, today.flatten())[:, None]
         for column, found in zip(columns, rows, strict=True):
             column.append(torch.stack(found, dim=1))
     right, sure, taken, named = (torch.cat(column) for column in columns)

@@ -24,26 +24,27 @@ from sidrec.systems.held_out import path_of
 from sidrec.systems.history import history_of
 from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecSearchConfig
 from sidrec.systems.reg4rec.model import Memory, Reg4RecModel
+from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.search import Open, Pruning, search
 from sidrec.systems.reg4rec.steps import PathSteps
 from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
 
 KIND, FORMAT = "reg4rec", 1
-# In the weights' file beside the generator's own: the day's log shares of codes, and the centres of the categories.
-PRIOR, CENTRES = "code_prior", "category_centres"
+# In the weights' file beside the generator's own: items' purchases on the day, and the centres of the categories.
+MASSES, CENTRES = "item_masses", "category_centres"
 # Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Reg4RecRanker:
-    """The generator with its catalogue as token sets, one day's prior of codes and the repeat path."""
+    """The generator with its catalogue as token sets, one day's popularity and the repeat path."""
 
     model: Reg4RecModel
     catalog: Catalog
     sets: TokenSets
     search: Reg4RecSearchConfig
-    prior: Float[Tensor, "slot code"]
+    prior: CodePrior
     repeat: RepeatPath | None
     item_vectors: Float[Tensor, "item dim"]
     recent: NDArray[np.float64]
@@ -55,13 +56,14 @@ class Reg4RecRanker:
         catalog: Catalog,
         sets: TokenSets,
         config: Reg4RecSearchConfig,
-        prior: Float[Tensor, "slot code"],
+        masses: Float[Tensor, " item"],
         repeat: RepeatPath | None,
     ) -> Self:
         """Return the ranker of a generator in evaluation mode."""
         model.eval()
         with torch.no_grad():
             vectors = model.item_vectors(sets.codes)
+        prior = CodePrior(sets, masses[None], 0)
         return cls(model, catalog, sets, config, prior, repeat, vectors, log_recent(catalog.recent_popularity))
 
     @classmethod
@@ -78,7 +80,12 @@ class Reg4RecRanker:
                 f"the weights know {model.num_slots} slots, the catalogue has {sets.num_slots}",
                 evidence=folder / WEIGHTS,
             )
-        return cls.of(model, catalog, sets, config, tensors[PRIOR], path_of(header["repeat"]))
+        if len(tensors[MASSES]) != len(catalog):
+            raise BundleError(
+                f"the weights know {len(tensors[MASSES])} items, the catalogue has {len(catalog)}",
+                evidence=folder / WEIGHTS,
+            )
+        return cls.of(model, catalog, sets, config, tensors[MASSES], path_of(header["repeat"]))
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
@@ -203,7 +210,7 @@ def load_model(folder: Path) -> tuple[Reg4RecModel, dict[str, Any], dict[str, Te
         Reg4RecModelConfig(**header["model"]), num_slots=header["num_slots"], codebook_size=header["codebook_size"]
     )
     tensors = load_file(folder / WEIGHTS)
-    own = {name: value for name, value in tensors.items() if name not in (PRIOR, CENTRES)}
+    own = {name: value for name, value in tensors.items() if name not in (MASSES, CENTRES)}
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     seen = {name: tuple(value.shape) for name, value in own.items()}
     if seen != shapes:
@@ -213,7 +220,7 @@ def load_model(folder: Path) -> tuple[Reg4RecModel, dict[str, Any], dict[str, Te
             evidence=folder / WEIGHTS,
         )
     model.load_state_dict(own)
-    return model, header, {name: tensors[name] for name in (PRIOR, CENTRES)}
+    return model, header, {name: tensors[name] for name in (MASSES, CENTRES)}
 
 
 def user_salt(queries: Sequence[Query]) -> Int[Tensor, " row"]:

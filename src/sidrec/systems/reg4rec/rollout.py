@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sidrec.systems.reg4rec.model import Memory, Paths, Reg4RecModel
 from sidrec.systems.reg4rec.order import preference
+from sidrec.systems.reg4rec.prior import CodePrior
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,12 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where paths begin: encoded histories, what each may see of its own, and the prior of its day."""
+    """Where paths begin: encoded histories, what each may see of its own, and the day whose prior it has."""
 
     memory: Memory
     limit: Int[Tensor, "user 1"]
-    prior: Float[Tensor, "#user 1 slot code"]
+    prior: CodePrior
+    day: Int[Tensor, "user 1"]
 
 
 def walk(
@@ -57,8 +59,9 @@ def walk(
     # A random order is the user's: neither the path nor what is drawn changes it.
     salt = start.limit.expand(-1, copies) + torch.arange(users, device=hidden.device)[:, None]
     columns: list[list[Tensor]] = [[], [], [], []]
+    prior, matches = start.prior.of_days(start.day), None
     for step in range(slots):
-        log_probs = model.slot_log_probs(hidden, start.prior, step)
+        log_probs = model.slot_log_probs(hidden, prior, step)
         slot_log_probs = _slot_log_probs(model, log_probs, free, salt, slot_temperature)
         named = model.category_log_probs(hidden)
         slot = _draw(slot_log_probs) if given is None else given.slot[..., step]
@@ -73,6 +76,9 @@ def walk(
         free = free.scatter(-1, slot[..., None], False)
         if step + 1 < slots:
             hidden = paths.extend(slot, code)
+            matches = start.prior.sets.after(matches, slot.flatten(), code.flatten())
+            prior = start.prior.given(matches, start.day.expand(slot.shape).flatten())
+            prior = prior.view(*slot.shape, *prior.shape[1:])
     return Walk(*(torch.stack(column, dim=-1) for column in columns))
 
 

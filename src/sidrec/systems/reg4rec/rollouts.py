@@ -36,7 +36,7 @@ class Points:
     def start(self, model: Reg4RecModel, tables: Tables) -> Start:
         """Return where the paths of these points begin."""
         memory = model.encode(self.batch.inputs, tables.codes)
-        return Start(memory, self.batch.limit, tables.prior.of_days(self.batch.prior_day))
+        return Start(memory, self.batch.limit, tables.prior, self.batch.prior_day)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 What is maximised. A path is a sequence of tokens (slot, code). At each step it may take the slots that `order` wants
 most (`slots_per_step` of them, one by default). A token's probability is that of its code among the codes that the
 catalogue's items with the path's tokens have in that slot, so a path never leaves the catalogue, and its score is the
-sum of its tokens' log-probabilities. Paths of one set of tokens are merged: the better one, the first of equal ones,
-goes on for the set. An item's score is that of the path left for its whole set.
+sum of its tokens' log-probabilities. Paths of one set of tokens are merged: the better one goes on for the
+set, of equal ones that with the lower last slot. An item's score is that of the path left for its whole set.
 
 With one slot a step no two paths meet: the order of slots follows from the path, so every item has one path, and
 scores are log-probabilities that sum to one over the catalogue. Closed items take no path away from others: their
@@ -46,9 +46,17 @@ class SlotSteps(Protocol):
         ...
 
     def extend(
-        self, origin: Int[Tensor, "group beam"], slot: Int[Tensor, "group beam"], code: Int[Tensor, "group beam"]
+        self,
+        origin: Int[Tensor, "group beam"],
+        slot: Int[Tensor, "group beam"],
+        code: Int[Tensor, "group beam"],
+        matches: Matches,
     ) -> Step:
-        """Return the step after the hypotheses `origin` of the last one took a token each."""
+        """Return the step after the hypotheses `origin` of the last one took a token each.
+
+        Args:
+            matches: the items that match each hypothesis, closed ones too.
+        """
         ...
 
 
@@ -135,7 +143,8 @@ def search(
         certain = pruning is None and slots_per_step == 1 and beams.are_items()
         if depth + 1 == slots or certain:
             break
-        step = steps.extend(origin, slot, code)
+        assert beams.matches is not None
+        step = steps.extend(origin, slot, code, beams.matches)
     assert beams.matches is not None
     items = beams.matches.only().view(beams.scores.shape)
     scores, place = beams.scores.sort(dim=1, descending=True, stable=True)
@@ -236,7 +245,7 @@ def _kept(
     slot = tried.flatten(1).gather(1, pool.place // size)
     code = pool.place % size
     tokens = _rows(beams.tokens, origin).scatter(2, slot[..., None], code[..., None])
-    scores = pool.scores.masked_fill(_doubled(tokens, pool.scores), -torch.inf) if merge else pool.scores
+    scores = pool.scores.masked_fill(_doubled(tokens, slot, pool.scores), -torch.inf) if merge else pool.scores
     alive = scores > -torch.inf
     if pruning is not None:
         survivors = (alive & ~pool.dropped).sum(dim=1, keepdim=True)
@@ -275,11 +284,17 @@ def _matches(
     return sets.narrowed(before, rows.flatten(), slot.flatten(), code.flatten())
 
 
-def _doubled(tokens: Int[Tensor, "group pool slot"], scores: Float[Tensor, "group pool"]) -> Bool[Tensor, "group pool"]:
-    """Return which candidates have a set that a better one, or an equal one before it, has as well."""
+def _doubled(
+    tokens: Int[Tensor, "group pool slot"], last: Int[Tensor, "group pool"], scores: Float[Tensor, "group pool"]
+) -> Bool[Tensor, "group pool"]:
+    """Return which candidates have a set that a better one has as well, or an equal one whose last slot is lower.
+
+    Two of one set never have the same last slot: they would have one set before it, and sets are merged.
+    """
     groups, pool, _ = tokens.shape
-    by_score = scores.argsort(dim=1, descending=True, stable=True)
-    rank = torch.zeros_like(by_score).scatter(1, by_score, torch.arange(pool, device=tokens.device).expand(groups, -1))
+    by_slot = last.argsort(dim=1, stable=True)
+    order = by_slot.gather(1, scores.gather(1, by_slot).argsort(dim=1, descending=True, stable=True))
+    rank = torch.zeros_like(order).scatter(1, order, torch.arange(pool, device=tokens.device).expand(groups, -1))
     group = torch.arange(groups, device=tokens.device)[:, None, None].expand(-1, pool, 1)
     _, same = torch.cat([group, tokens], dim=2).flatten(0, 1).unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
     first = torch.full_like(same, pool).scatter_reduce(0, same, rank.flatten(), "amin")

@@ -33,7 +33,7 @@ from sidrec.systems.reg4rec.losses import Tables, losses
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.probe import probe
-from sidrec.systems.reg4rec.rank import CENTRES, FORMAT, KIND, PRIOR, Reg4RecRanker, load_model
+from sidrec.systems.reg4rec.rank import CENTRES, FORMAT, KIND, MASSES, Reg4RecRanker, load_model
 from sidrec.systems.repeat import RepeatPath
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
@@ -75,7 +75,7 @@ class Reg4RecSystem:
                 files.write_json_atomic(held_out_file, held_out_summary)
             path = path_of(held_out_summary["path"])
         generator = self._generator(inputs, world)
-        log, prior = self._train(
+        log, masses = self._train(
             generator,
             inputs,
             world,
@@ -87,7 +87,7 @@ class Reg4RecSystem:
             validate=inputs.validate,
         )
         if shards is None or shards.rank == 0:
-            write_model(folder / "model", generator, prior, world.centres, path, log)
+            write_model(folder / "model", generator, masses, world.centres, path, log)
             Checkpoints(checkpoints, minutes=0).clear()
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
@@ -158,12 +158,12 @@ class Reg4RecSystem:
         logs: TrainingLogs,
         validate: Callable[[RankingModel], float] | None = None,
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """Return the log and the prior of the day `end`; the generator then holds the averaged weights."""
+        """Return the log and the items' masses of the day `end`; the generator then holds the averaged weights."""
         shards = shards_from_environment()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         histories = [history for history in (own.before(end) for own in world.histories) if len(history)]
         prior = CodePrior.fit(histories, world.sets, self.training, last_day=end)
-        today = prior.of_days(torch.tensor(end))
+        today = prior.masses[prior.on(torch.tensor(end))]
         data = TrainingSet(histories, self.sampling(world.sets.num_slots), fit_day=end, seed=inputs.seed, shards=shards)
         there = Tables(world.sets.codes, world.category, prior).to(device)
         generator.to(device)
@@ -213,7 +213,7 @@ class Reg4RecSystem:
         cut = world.fit_day - self.training.validation_days
         generator = self._generator(inputs, world)
         epochs = self.training.held_out_epochs or self.training.epochs
-        log, prior = self._train(
+        log, masses = self._train(
             generator,
             inputs,
             world,
@@ -223,7 +223,7 @@ class Reg4RecSystem:
             "train_model: held-out fit",
             logs=TrainingLogs(checkpoints.parent / "logs" / "held_out"),
         )
-        ranker = Reg4RecRanker.of(generator, inputs.catalog, world.sets, self.search, prior, None)
+        ranker = Reg4RecRanker.of(generator, inputs.catalog, world.sets, self.search, masses, None)
         learnt = learn_repeat_path(
             ranker,
             ranker.score,
@@ -259,14 +259,14 @@ class _World:
 def write_model(
     folder: Path,
     generator: Reg4RecModel,
-    prior: Tensor,
+    masses: Tensor,
     centres: Tensor,
     path: RepeatPath | None,
     log: Sequence[dict[str, Any]],
 ) -> None:
     """Write a model's files."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {**generator.state_dict(), PRIOR: prior, CENTRES: centres}
+    tensors = {**generator.state_dict(), MASSES: masses, CENTRES: centres}
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     header = {
         "kind": KIND,

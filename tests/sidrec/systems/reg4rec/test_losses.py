@@ -10,7 +10,7 @@ from sidrec.systems.batches import TrainingBatch
 from sidrec.systems.reg4rec.config import Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.losses import Tables, losses
 from sidrec.systems.reg4rec.model import Paths, Reg4RecModel
-from tests.sidrec.systems.reg4rec.world import SAMPLING, batch_of, model_of, tables_of
+from tests.sidrec.systems.reg4rec.world import SAMPLING, batch_of, model_of, prior_by_hand, tables_of
 
 PLAIN = Reg4RecTrainingConfig(exploration=0.0)
 
@@ -25,7 +25,7 @@ def by_hand(model: Reg4RecModel, batch: TrainingBatch, tables: Tables) -> tuple[
             weight = float(batch.point_weight[user, point])
             if weight == 0:
                 continue
-            prior = tables.prior.of_days(batch.prior_day[user, point])[None, None]
+            day = int(batch.prior_day[user, point])
 
             def start(user: int = user, point: int = point) -> tuple[Paths, torch.Tensor]:
                 limit = torch.zeros(users, 1, dtype=torch.int64)
@@ -36,7 +36,7 @@ def by_hand(model: Reg4RecModel, batch: TrainingBatch, tables: Tables) -> tuple[
                 return paths, paths.begin(same)[user : user + 1]
 
             _, hidden = start()
-            log_probs = model.slot_log_probs(hidden, prior, 0)[0, 0]
+            log_probs = model.slot_log_probs(hidden, prior_by_hand(tables, day, {}), 0)[0, 0]
             named = model.category_log_probs(hidden)[0, 0]
             own = batch.target_point == user * points + point
             for item, share in zip(batch.target_item[own], batch.target_weight[own], strict=True):
@@ -54,6 +54,7 @@ def by_hand(model: Reg4RecModel, batch: TrainingBatch, tables: Tables) -> tuple[
                     code = torch.zeros(users, 1, dtype=torch.int64)
                     slot[user], code[user] = taken[-1], codes[taken[-1]]
                     hidden = paths.extend(slot, code)[user : user + 1]
+                    prior = prior_by_hand(tables, day, {s: codes[s] for s in taken})
                     now = model.slot_log_probs(hidden, prior, step)[0, 0]
                     free = [s for s in range(slots) if s not in taken]
                     each = weight / len(batch.sampled[user, point])

@@ -12,11 +12,13 @@ import torch
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, Query
 from sidrec.systems.reg4rec.config import Reg4RecSearchConfig
+from sidrec.systems.reg4rec.losses import Tables
 from sidrec.systems.reg4rec.model import Paths
 from sidrec.systems.reg4rec.rank import Reg4RecRanker, user_salt
 from sidrec.systems.reg4rec.train import Reg4RecSystem
 from sidrec.systems.repeat import history_items
 from tests.sidrec.systems.reg4rec.conftest import system_of
+from tests.sidrec.systems.reg4rec.world import prior_by_hand
 
 DAY = 86_400
 NOW = 14_914 * DAY
@@ -52,7 +54,9 @@ def path_score(ranker: Reg4RecRanker, asked: Query, item: int) -> float:
     paths = Paths(ranker.model, memory, memory.rank.amax(dim=1, keepdim=True))
     hidden, total, taken = paths.begin(), 0.0, []
     for step in range(3):
-        log_probs = ranker.model.slot_log_probs(hidden, ranker.prior[None, None], step)[0, 0]
+        tables = Tables(ranker.sets.codes, torch.zeros(64, dtype=torch.int64), ranker.prior)
+        prior = prior_by_hand(tables, 0, {s: codes[item][s] for s in taken})
+        log_probs = ranker.model.slot_log_probs(hidden, prior, step)[0, 0]
         slot = max((s for s in range(3) if s not in taken), key=lambda s: float(log_probs[s].max()))
         alike = [own for own in codes if all(own[s] == codes[item][s] for s in taken)]
         left = sorted({own[slot] for own in alike})

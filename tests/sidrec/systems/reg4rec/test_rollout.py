@@ -10,27 +10,31 @@ import torch
 from sidrec.systems.reg4rec.losses import Tables
 from sidrec.systems.reg4rec.model import Paths, Reg4RecModel
 from sidrec.systems.reg4rec.rollout import Start, Walk, walk
-from tests.sidrec.systems.reg4rec.world import SAMPLING, batch_of, model_of, tables_of
+from tests.sidrec.systems.reg4rec.world import SAMPLING, batch_of, model_of, prior_by_hand, tables_of
 
 
 def start_of(model: Reg4RecModel, tables: Tables, world: Any) -> Start:
     batch = batch_of(world, replace(SAMPLING, points="last", split_share=0.0))
-    return Start(model.encode(batch.inputs, tables.codes), batch.limit, tables.prior.of_days(batch.prior_day))
+    return Start(model.encode(batch.inputs, tables.codes), batch.limit, tables.prior, batch.prior_day)
 
 
 @torch.no_grad()
-def by_hand(model: Reg4RecModel, start: Start, taken: Walk, user: int, path: int, temperature: float) -> list[float]:
+def by_hand(
+    model: Reg4RecModel, tables: Tables, start: Start, taken: Walk, user: int, path: int, temperature: float
+) -> list[float]:
     """One path of one user, step by step."""
     users = len(start.limit)
     paths = Paths(model, start.memory, start.limit)
-    hidden, found, free = paths.begin(), [], [0, 1, 2]
+    hidden, found, free, tokens = paths.begin(), [], [0, 1, 2], {}
     for step in range(3):
         slot, code, category = (int(part[user, path, step]) for part in (taken.slot, taken.code, taken.category))
-        log_probs = model.slot_log_probs(hidden, start.prior, step)[user, 0]
+        prior = prior_by_hand(tables, int(start.day[user]), tokens)
+        log_probs = model.slot_log_probs(hidden, prior, step)[user, 0]
         sure = torch.stack([log_probs[s].max().exp() / temperature for s in free]).log_softmax(dim=0)
         own = float(log_probs[slot, code]) + float(model.category_log_probs(hidden)[user, 0, category])
         found.append(own + float(sure[free.index(slot)]))
         free.remove(slot)
+        tokens[slot] = code
         hidden = paths.extend(torch.full((users, 1), slot), torch.full((users, 1), code))
     return found
 
@@ -48,7 +52,7 @@ def test_log_probabilities_are_by_definition_and_the_same_again(world: Any, temp
     assert again.log_probs.requires_grad
     for user in range(2):
         for path in range(4):
-            expected = by_hand(model, start, taken, user, path, temperature)
+            expected = by_hand(model, tables, start, taken, user, path, temperature)
             assert taken.log_probs[user, path].tolist() == pytest.approx(expected, abs=1e-4)
 
 
@@ -81,7 +85,7 @@ def test_without_a_choice_of_slots_and_categories_only_codes_count(world: Any) -
     start = start_of(model, tables, world)
     taken = walk(model, start, slot_temperature=1.0, samples=2)
     hidden = Paths(model, start.memory, start.limit).begin()
-    first = model.slot_log_probs(hidden, start.prior, 0)[:, 0, 0]
+    first = model.slot_log_probs(hidden, tables.prior.of_days(start.day), 0)[:, 0, 0]
 
     assert (taken.slot == torch.arange(3)).all()
     torch.testing.assert_close(taken.log_probs[..., 0], first.gather(1, taken.code[..., 0]))

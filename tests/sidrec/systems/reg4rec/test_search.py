@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidrec.decoding.nodes import NONE
-from sidrec.decoding.token_sets import TokenSets, bitmap
+from sidrec.decoding.token_sets import Matches, TokenSets, bitmap
 from sidrec.systems.reg4rec.search import Found, Open, Pruning, Step, search
 
 SIZE = 4
@@ -34,11 +34,12 @@ class Steps:
         self.paths = [[()] for _ in range(self.groups)]
         return self._step()
 
-    def extend(self, origin: torch.Tensor, slot: torch.Tensor, code: torch.Tensor) -> Step:
+    def extend(self, origin: torch.Tensor, slot: torch.Tensor, code: torch.Tensor, matches: Matches) -> Step:
         self.paths = [
             [(*self.paths[group][o], (s, c)) for o, s, c in zip(*columns, strict=True)]
             for group, columns in enumerate(zip(origin.tolist(), slot.tolist(), code.tolist(), strict=True))
         ]
+        self.matches = matches
         return self._step()
 
     def _step(self) -> Step:
@@ -67,7 +68,8 @@ def every_item(steps: Steps, group: int, codes: np.ndarray, order: str, tries: i
                 shares = log_probs[slot, left].log_softmax(dim=0)
                 for code, share in zip(left, shares.tolist(), strict=True):
                     key = tokens | {(slot, code)}
-                    if key not in following or score + share > following[key][0]:
+                    rank = (score + share, -slot)
+                    if key not in following or rank > (following[key][0], -following[key][1][-1][0]):
                         following[key] = (score + share, (*path, (slot, code)))
         best = following
     row = {frozenset(enumerate(own)): item for item, own in enumerate(codes.tolist())}
@@ -84,7 +86,8 @@ def random_codes(seed: int, items: int, slots: int) -> np.ndarray:
     return rng.permutation(np.unique(rng.integers(0, SIZE, (items, slots)).astype(np.int32), axis=0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
+@example(295, 19, 4, 2, "fixed")  # equal paths of one set
 @given(
     st.integers(0, 10_000),
     st.integers(1, 30),
@@ -237,6 +240,17 @@ def test_a_path_with_one_item_left_asks_the_decoder_no_more() -> None:
 
     assert len(steps.log) == 1
     assert by_item(found) == pytest.approx(every_item(steps, 0, codes, "confidence", 1))
+
+
+def test_the_decoder_is_given_what_matches_each_path() -> None:
+    """Closed items too: a path's probabilities are over the catalogue."""
+    codes = random_codes(2, 60, 3)
+    steps, sets = Steps(2, 3), TokenSets.of(codes, SIZE)
+    closed = bitmap(torch.rand(2, len(codes), generator=torch.Generator().manual_seed(0)) < 0.5)
+    search(steps, sets, width=5, order="confidence", salt=torch.zeros(2, dtype=torch.int64), openings=Open(closed))
+    for row, path in enumerate(path for own in steps.paths for path in own):
+        expected = [item for item, own in enumerate(codes.tolist()) if all(own[s] == c for s, c in path)]
+        assert steps.matches.item[steps.matches.row == row].tolist() == expected
 
 
 def test_another_salt_draws_another_order() -> None:

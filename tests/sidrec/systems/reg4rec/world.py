@@ -53,3 +53,16 @@ def model_of(**change: Any) -> Reg4RecModel:
         model.cross_bias.table.copy_(torch.randn(model.cross_bias.table.shape))
         model.self_bias.table.copy_(torch.randn(model.self_bias.table.shape))
     return model
+
+
+def prior_by_hand(tables: Tables, day: int, tokens: dict[int, int]) -> torch.Tensor:
+    """Return the log shares [1, 1, slot, code] of the day among the items that have these tokens, item by item."""
+    masses = tables.prior.masses[min(max(day - tables.prior.first_day, 0), len(tables.prior.masses) - 1)].tolist()
+    sums = torch.zeros(3, 8, dtype=torch.float64)
+    for own, mass in zip(tables.codes.tolist(), masses, strict=True):
+        if all(own[slot] == code for slot, code in tokens.items()):
+            for slot, code in enumerate(own):
+                sums[slot, code] += mass
+    if sums.sum() == 0:
+        return torch.zeros(1, 1, 3, 8)
+    return (sums / sums.sum(dim=1, keepdim=True) + 1e-6).log().float()[None, None]
