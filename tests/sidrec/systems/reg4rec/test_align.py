@@ -218,6 +218,23 @@ def test_rows_of_the_training_set_judge_where_none_are_given(world: Any, fitted:
     assert 0.05 < summary["supervised_value"] <= 1
 
 
+def test_nothing_is_learnt_from_the_days_of_the_rows_that_judge(world: Any, fitted: Path, tmp_path: Path) -> None:
+    """Other baskets in the validation days give the same rounds; other ones before them do not."""
+    day, first = pl.col("day"), pl.lit(FIT_DAY - 31).cast(pl.Int32).cast(pl.Date)
+    other = pl.when(day >= first).then(pl.lit(["i00"])).otherwise(pl.col("item_ids")).alias("item_ids")
+    before = pl.when(day < first).then(pl.lit(["i00"])).otherwise(pl.col("item_ids")).alias("item_ids")
+
+    def rounds(name: str, change: pl.Expr | None) -> list[dict[str, Any]]:
+        baskets = world.baskets if change is None else world.baskets.with_columns(change)
+        found: list[dict[str, Any]] = system_of(alignment={"learning_rate": 1e-3}).align(
+            fitted, replace(world.inputs(), baskets=baskets), tmp_path / name
+        )["rounds"]
+        return found
+
+    assert rounds("plain", None) == rounds("late", other)
+    assert rounds("plain", None) != rounds("early", before)
+
+
 @pytest.mark.parametrize(("change", "said"), [({"enabled": False}, "enabled is false"), ({}, "no rows to judge")])
 def test_what_cannot_be_aligned_is_skipped_and_said(
     world: Any, fitted: Path, tmp_path: Path, change: dict[str, Any], said: str
