@@ -1,9 +1,10 @@
 """The course of one call: whom to ask, for how long, and whether to ask again after a failure.
 
 Recommending changes nothing on the server, and a call keeps its request id, so asking twice is safe; what must be
-bounded is the load. Moving on to another server that is thought healthy is free, because a call does it at most once
-a server. Asking again where all have failed is paid from a bucket that answers fill by a tenth each, comes after a
-pause that is drawn at random, and happens a few times a call at most. Nothing happens after the deadline.
+bounded is the load. Moving on to another server is free, because a call does it at most once a server: to one that is
+thought healthy, and where none is, to one that rests, which may have come back unnoticed. Asking again where all have
+failed this call is paid from a bucket that answers fill by a tenth each, comes after a pause that is drawn at random,
+and happens a few times a call at most. Nothing happens after the deadline.
 """
 
 import random
@@ -110,7 +111,8 @@ class Course:
         """
         now = time.monotonic()
         left_s = self._deadline - now
-        url = self._servers.choose(self._asked) or self._servers.least_bad()
+        url = self._next()
+        assert url is not None, "a call that has asked every server either ended or began anew"
         if left_s <= 0:
             raise DeadlineError(
                 f"no answer from {url} within {self._timeout_s:g} s", next_step="allow more time, or ask again"
@@ -141,7 +143,7 @@ class Course:
             raise ours from error
         self._asked.add(attempt.url)
         left_s = self._deadline - time.monotonic()
-        if left_s > 0 and self._servers.choose(self._asked) is not None:
+        if left_s > 0 and self._next() is not None:
             self._on_retry(Retry(attempt.url, status_of(error), True, 0.0))
             return 0.0
         pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
@@ -153,3 +155,7 @@ class Course:
         self._asked.clear()
         self._on_retry(Retry(attempt.url, status_of(error), False, pause_s))
         return pause_s
+
+    def _next(self) -> str | None:
+        """Return the best server that this call has not asked yet."""
+        return self._servers.choose(self._asked) or self._servers.least_bad(self._asked)

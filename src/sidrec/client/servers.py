@@ -68,10 +68,11 @@ class Servers:
         with self._lock:
             return self._healthy(passed)
 
-    def least_bad(self) -> str:
-        """Return the server whose rest ends first, for when all of them failed."""
+    def least_bad(self, passed: Collection[str] = ()) -> str | None:
+        """Return the server outside `passed` whose rest ends first; None when all are in it."""
         with self._lock:
-            return min(self._servers.values(), key=lambda server: server.rests_until).url
+            others = [server for url, server in self._servers.items() if url not in passed]
+            return min(others, key=lambda server: server.rests_until).url if others else None
 
     def failed(self, url: str, started: float) -> None:
         """Let a server rest that failed a request started at `started`.

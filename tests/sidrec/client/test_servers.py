@@ -1,7 +1,11 @@
 """The first healthy server is asked, and the same one until it fails."""
 
-import pytest
+import time
 
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from sidrec.client.course import Course, RetryBudget
 from sidrec.client.servers import Servers, parse_urls
 from sidrec.errors import UsageError
 
@@ -100,3 +104,20 @@ def test_what_is_no_list_of_servers_is_refused(text: str) -> None:
     """Before anything is asked, and with what was expected."""
     with pytest.raises(UsageError, match="host:port"):
         parse_urls(text)
+
+
+def test_where_all_rest_each_is_asked_once_before_a_retry_is_paid() -> None:
+    """A server may have come back while another one answered, and nobody has noticed."""
+    servers, budget = Servers(("a:1", "b:1")), RetryBudget(tokens=1.0)
+    for url in servers.urls:
+        servers.failed(url, time.monotonic())
+    gone = InferenceServerException("connection refused", status="StatusCode.UNAVAILABLE")
+    course = Course(servers, budget, timeout_s=5.0)
+
+    first = course.attempt()
+    assert course.failed(first, gone) == 0.0
+    second = course.attempt()
+    assert {first.url, second.url} == set(servers.urls)
+    assert budget.tokens == 1.0
+    assert course.failed(second, gone) > 0
+    assert budget.tokens == 0.0
