@@ -24,7 +24,8 @@ from benchmarks.measure import Row, bounded, compare, report
 from benchmarks.t5_peer import Rows, Shape, T5Peer, Work
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import CheckFailedError
-from sidrec.systems.s2gr.batches import History, Sampling, TrainingSet
+from sidrec.systems.batches import Sampling, TrainingSet
+from sidrec.systems.history import History
 from sidrec.systems.s2gr.config import S2GRModelConfig, Thinking
 from sidrec.systems.s2gr.losses import Tables, losses
 from sidrec.systems.s2gr.model import S2GRModel

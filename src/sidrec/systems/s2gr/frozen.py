@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sidrec.nn.frozen import DecoderRows, FrozenBias, FrozenDecoder, FrozenEncoder, FrozenMemory, after_unit
-from sidrec.systems.s2gr.batches import EncoderInput
+from sidrec.systems.batches import EncoderInput
 from sidrec.systems.s2gr.model import S2GRModel
 
 

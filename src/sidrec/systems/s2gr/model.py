@@ -19,7 +19,7 @@ from sidrec.nn.attention import DistanceBias, KeyValues
 from sidrec.nn.blocks import DecoderBlock, EncoderBlock
 from sidrec.nn.dropout import Dropout
 from sidrec.nn.norm import RMSNorm
-from sidrec.systems.s2gr.batches import EncoderInput
+from sidrec.systems.batches import EncoderInput
 from sidrec.systems.s2gr.config import S2GRModelConfig
 
 

@@ -20,12 +20,13 @@ from sidrec.decoding.openings import ItemRules, Openings
 from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
-from sidrec.systems.s2gr.batches import EncoderInput, History, code_table, encoder_input, has_code
+from sidrec.systems.batches import EncoderInput, encoder_input
+from sidrec.systems.history import History, code_table, has_code
+from sidrec.systems.repeat import RepeatPath, history_items, log_recent
 from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
 from sidrec.systems.s2gr.model import Memory, S2GRModel
-from sidrec.systems.s2gr.repeat import RepeatPath, history_items, log_recent
 
 FORMAT = 1
 # Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.

@@ -8,7 +8,8 @@ import torch
 from sidrec.decoding.beam import beam_search, score_items
 from sidrec.decoding.exhaustive import exhaustive_log_probs
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.systems.s2gr.batches import code_table, encoder_input, has_code
+from sidrec.systems.batches import encoder_input
+from sidrec.systems.history import code_table, has_code
 from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.steps import GeneratorSteps

@@ -9,16 +9,8 @@ import torch
 from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.systems.s2gr.batches import (
-    History,
-    Sampling,
-    TrainingBatch,
-    TrainingSet,
-    code_table,
-    encoder_input,
-    has_code,
-    histories_of,
-)
+from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet, encoder_input
+from sidrec.systems.history import History, code_table, has_code, histories_of
 from sidrec.systems.s2gr.clusters import cluster_codewords
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig
 from sidrec.systems.s2gr.losses import Tables, _smoothed, alignment_loss, contrast_loss, losses, regulariser

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from sidrec.errors import UsageError
-from sidrec.systems.s2gr.batches import TrainingSet, histories_of
+from sidrec.systems.batches import TrainingSet
+from sidrec.systems.history import histories_of
 from sidrec.systems.s2gr.losses import Tables
 from tests.sidrec.systems.s2gr import rank_fit
 from tests.sidrec.systems.s2gr.test_losses import FIT_DAY, SAMPLING, batch, model_of, tables, terms_of

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from sidrec.systems.base import Query
+from sidrec.systems.batches import TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import validation_rows
-from sidrec.systems.s2gr.batches import TrainingSet
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.train import S2GRSystem
 
