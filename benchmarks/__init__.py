@@ -6,7 +6,7 @@ A name here is a module with `run(*, quick: bool)`, which returns the report tha
 BENCHMARKS = {
     "codebook": "fits and balanced assignment vs faiss, scikit-learn, vector-quantize-pytorch, ortools; memory; growth",
     "decode": "both decoding engines vs Hugging Face generate on Qwen3 and T5; thinking; arithmetic; memory; growth",
-    "evaluation": "a search for every user of Amazon Beauty vs Hugging Face generate; ranks by counting vs sorting",
+    "evaluate": "a search for every user of Amazon Beauty vs Hugging Face generate; ranks by counting vs sorting",
     "recover": "from the kill of the stub, or of the server, to the first good answer for a stored user",
     "serve": "a real Triton over its engine in-process, batching, open loop; the gateway beside gRPC",
     "trie": "the trie from 1e4 to 1e7 items: build, bytes, masks; vs dicts, sorted keys, a check of every item",

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import evaluation
+from benchmarks import evaluate
 from benchmarks.decode import Shape, World, equal
-from benchmarks.evaluation import CAP, QUICK, Searches, Sizes, beauty
+from benchmarks.evaluate import CAP, QUICK, Searches, Sizes, beauty
 from sidrec.study.data import DATA_VARIABLE
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_without_the_data_a_row_says_so_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    rows = evaluation.run(quick=True)["results"]
+    rows = evaluate.run(quick=True)["results"]
 
     assert "not measured: amazon_beauty_2014" in rows[0]["notes"]
     assert [row["ratio"] is not None for row in rows] == [False, True, True]
@@ -56,7 +56,7 @@ def test_users_of_all_lengths_have_the_peers_answers(engine: str) -> None:
 def test_searches_are_measured_where_the_data_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are those of all ten users, of whom six were measured."""
     monkeypatch.setenv(DATA_VARIABLE, str(folder))
-    rows = evaluation.run(quick=True)["results"]
+    rows = evaluate.run(quick=True)["results"]
 
     assert len(rows) == 4
     assert all("6 users measured" in row["notes"] and row["ratio"] > 0 for row in rows[:2])
