@@ -29,7 +29,7 @@ from sidrec.recipe import CodebookRecipe, Recipe, parse_recipe
 from sidrec.recipe import build as build_system
 from sidrec.recommender import Recommender
 from sidrec.release.provenance import git_sha
-from sidrec.study.config import cell_key, floor_key
+from sidrec.study.config import cell_key, fit_key, floor_key
 from sidrec.study.data import StudyData, Target
 from sidrec.study.lists import recommended_lists
 from sidrec.study.rows import queries_of, single_targets
@@ -40,7 +40,9 @@ METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "recall@20", "ndcg@20")
 VALIDATION_ROWS = 2000
 # The published one of Beauty.
 UNTUNED_PENALTY = 500.0
+# Cells that run at the same time want the same codebook or fit: the first makes it, the others wait for it.
 CODEBOOK_WAIT_S = 3600.0
+FIT_WAIT_S = 86400.0
 
 
 def model_cell(
@@ -76,11 +78,13 @@ def model_cell(
         validate=None if validation is None else _validate(validation, recipe.seed),
     )
     system = build_system(recipe)
+    supervised = home.home() / "studies" / "_fits" / f"s{recipe.seed}-{fit_key(recipe, target, data.digest)}"
+    fitted = _fit(system, inputs, supervised)
     cpu, wall = time.process_time(), time.monotonic()
-    fitted = system.fit(inputs, work)
-    aligned = system.align(work / "model", inputs, work)
-    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    log = (work / "model" / "training_log.jsonl").read_text(encoding="utf-8")
+    aligned = system.align(supervised / "model", inputs, work)
+    cpu = time.process_time() - cpu + fitted["cpu_seconds"]
+    wall = time.monotonic() - wall + fitted["wall_seconds"]
+    log = (supervised / "model" / "training_log.jsonl").read_text(encoding="utf-8")
     decode = {"as_of_time": 0, "beam_width": recipe.decoding.beam_width}
     model = system.open(work / "model_aligned", catalog)
     recommender = Recommender(bundle_id=key, kind=recipe.kind, catalog=catalog, model=model, decode=decode)
@@ -150,7 +154,7 @@ def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, se
 
 
 def work_folder(variant: str, seed: int, key: str) -> Path:
-    """Return where a cell's checkpoints, model and logs lie."""
+    """Return where a cell's aligned model and the alignment's checkpoints and logs lie."""
     return home.home() / "studies" / f"{variant}-s{seed}-{key}"
 
 
@@ -192,13 +196,25 @@ def _write(out: Path, variant: str, seed: int, key: str, judged: Judged, facts: 
     return result
 
 
+def _fit(system: System, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+    """Return the summary of the supervised model in `folder/model`, which cells of one fit share."""
+    summary = folder / "fitted.json"
+    with exclusive(folder.with_suffix(".lock"), "the fit of a study", wait_s=FIT_WAIT_S):
+        if not summary.exists():
+            cpu, wall = time.process_time(), time.monotonic()
+            fitted = system.fit(inputs, folder)
+            seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.monotonic() - wall}
+            files.write_json_atomic(summary, {**fitted, **seconds})
+    result: dict[str, Any] = files.read_json(summary)
+    return result
+
+
 def _codebook(recipe: CodebookRecipe, data: StudyData) -> Path:
     """Return the folder of the recipe's codebook, which variants of one tokenizer share."""
     config = CodebookConfig.model_validate(recipe.codebook.model_dump(include=set(CodebookConfig.model_fields)))
     text = f"{config.model_dump_json()}\0{recipe.embedding.model_dump_json()}\0{recipe.seed}\0{data.digest}"
     text += f"\0{data.fit_end}\0{recipe.evaluation.ties}\0{recipe.evaluation.protocol}"
     folder = home.home() / "studies" / "_codebooks" / files.sha256_bytes(text.encode())[:16]
-    # Cells that run at the same time want the same codebook: the first makes it, the others wait for it.
     with exclusive(folder.with_suffix(".lock"), "the codebook of a study", wait_s=CODEBOOK_WAIT_S):
         if not (folder / "summary.json").exists():
             _fit_codebook(recipe, data, config, folder)

@@ -13,6 +13,9 @@ from sidrec.recipe import Recipe, load_recipe, parse_recipe
 
 NAME = r"^[a-z][a-z0-9_]*$"
 DIGEST_LENGTH = 16
+# What no result depends on, and what no fitted weight depends on either.
+AFTER_RESULT = frozenset({"name", "data", "serving", "monitoring", "gates", "lifecycle"})
+AFTER_FIT = AFTER_RESULT | {"alignment", "search", "decoding"}
 SEEDED_FLOORS = ("sasrec", "sasrec_basket")
 
 
@@ -88,9 +91,12 @@ def cell_key(recipe: Recipe, target: str, data: str) -> str:
     Args:
         data: digest of the files that are read.
     """
-    values = recipe.model_dump(mode="json", exclude={"name", "data", "serving", "monitoring", "gates", "lifecycle"})
-    text = json.dumps({"recipe": values, "target": target, "data": data}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+    return _digest(recipe, AFTER_RESULT, target, data)
+
+
+def fit_key(recipe: Recipe, target: str, data: str) -> str:
+    """Return the digest of what a cell's supervised model depends on: cells that differ later share one fit."""
+    return _digest(recipe, AFTER_FIT, target, data)
 
 
 def floor_key(recipe: Recipe, settings: str, data: str) -> str:
@@ -101,6 +107,12 @@ def floor_key(recipe: Recipe, settings: str, data: str) -> str:
     """
     protocol = recipe.model_dump(mode="json", include={"evaluation", "as_of", "gate_days"})
     text = json.dumps({"recipe": protocol, "settings": settings, "data": data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _digest(recipe: Recipe, without: frozenset[str], target: str, data: str) -> str:
+    values = recipe.model_dump(mode="json", exclude=set(without))
+    text = json.dumps({"recipe": values, "target": target, "data": data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 

@@ -8,6 +8,7 @@ import yaml
 from sidrec import files
 from sidrec.study.config import StudyConfig
 from sidrec.study.run import run_study
+from sidrec.systems.reg4rec.train import Reg4RecSystem
 from tests.sidrec.study.study_world import SECTIONS, write_world
 
 CHANGES = {
@@ -25,7 +26,7 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Path, list[Path]]:
     root = tmp_path_factory.mktemp("reg4rec_study")
     patch = pytest.MonkeyPatch()
     patch.setenv("SIDREC_HOME", str(root / "home"))
@@ -40,28 +41,33 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Pat
             "variants": {
                 "reg4rec": {},
                 "supervised": {"alignment": {"enabled": False}},
+                "pruned": {"alignment": {"enabled": False}, "search": {"consistency": 0.9}},
                 "random": {"alignment": {"enabled": False}, "model": {"order": "random"}},
             },
             "compare": (("reg4rec", "supervised"),),
         }
     )
+    fitted, fit = [], Reg4RecSystem.fit
+    patch.setattr(Reg4RecSystem, "fit", lambda self, inputs, folder: fitted.append(folder) or fit(self, inputs, folder))
     run_study(study, root / "out")
     patch.undo()
-    return study, root / "out"
+    return study, root / "out", fitted
 
 
-def test_every_cell_is_judged_on_the_same_rows(finished: tuple[StudyConfig, Path]) -> None:
-    _, out = finished
-    for variant in ("reg4rec", "supervised", "random"):
+def test_every_cell_is_judged_on_the_same_rows(finished: tuple[StudyConfig, Path, list[Path]]) -> None:
+    _, out, _ = finished
+    for variant in ("reg4rec", "supervised", "pruned", "random"):
         result = files.read_json(out / f"{variant}-s0.json")
         assert result["rows"]["all"] == 60
         assert 0 <= result["metrics"]["all"]["ndcg@10"] <= 1
     assert files.read_json(out / "table.json")["differences"][0]["candidate"] == "reg4rec"
 
 
-def test_a_cell_says_what_alignment_did_and_what_paths_look_like(finished: tuple[StudyConfig, Path]) -> None:
+def test_a_cell_says_what_alignment_did_and_what_paths_look_like(
+    finished: tuple[StudyConfig, Path, list[Path]],
+) -> None:
     """The validation rows judge both stages: the curve is of the fit, the supervised value of its best weights."""
-    _, out = finished
+    _, out, _ = finished
     aligned, supervised = (files.read_json(out / f"{name}-s0.json") for name in ("reg4rec", "supervised"))
 
     assert aligned["alignment"]["kept"] in ("aligned", "supervised")
@@ -69,3 +75,12 @@ def test_a_cell_says_what_alignment_did_and_what_paths_look_like(finished: tuple
     assert aligned["alignment"]["supervised_value"] == pytest.approx(max(aligned["curve"]), abs=1e-6)
     assert set(aligned["probe"]) == {"code_accuracy", "confidence", "agreement", "slot_entropy"}
     assert len(aligned["probe"]["code_accuracy"]) == 3
+
+
+def test_cells_that_differ_after_the_fit_share_it(finished: tuple[StudyConfig, Path, list[Path]]) -> None:
+    """Alignment and search come after: three of the four variants are one supervised model."""
+    _, out, fitted = finished
+    losses = {name: files.read_json(out / f"{name}-s0.json")["loss"] for name in ("reg4rec", "supervised", "pruned")}
+
+    assert len(fitted) == 2
+    assert losses["reg4rec"] == losses["supervised"] == losses["pruned"]

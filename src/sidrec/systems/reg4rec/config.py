@@ -120,7 +120,7 @@ class Reg4RecAlignmentConfig(BaseModel):
 
 
 class Reg4RecSearchConfig(BaseModel):
-    """How an answer is searched; no weight depends on it."""
+    """How an answer is searched; no supervised weight depends on it, and alignment is judged by it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -40,6 +40,9 @@ from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train
 from sidrec.training.parallel import shards_from_environment
 
+# The supervised stage is judged by the plain search: no weight of it depends on how answers are searched later.
+PLAIN = Reg4RecSearchConfig.model_validate({})
+
 
 @dataclass(frozen=True)
 class Reg4RecSystem:
@@ -175,7 +178,7 @@ class Reg4RecSystem:
             assert validate is not None
             # Rankers answer on the CPU.
             model = generator if device.type == "cpu" else copy.deepcopy(generator).cpu()
-            return validate(Reg4RecRanker.of(model, inputs.catalog, world.sets, self.search, today, None))
+            return validate(Reg4RecRanker.of(model, inputs.catalog, world.sets, PLAIN, today, None))
 
         log = train(
             generator,
@@ -223,7 +226,7 @@ class Reg4RecSystem:
             "train_model: held-out fit",
             logs=TrainingLogs(checkpoints.parent / "logs" / "held_out"),
         )
-        ranker = Reg4RecRanker.of(generator, inputs.catalog, world.sets, self.search, masses, None)
+        ranker = Reg4RecRanker.of(generator, inputs.catalog, world.sets, PLAIN, masses, None)
         learnt = learn_repeat_path(
             ranker,
             ranker.score,
