@@ -22,14 +22,14 @@ from torch import Tensor
 
 from benchmarks import trie_peers as peers
 from benchmarks.measure import Row, bounded, compare, cpu_seconds, report, spread
+from sidrec.decoding import expansion, native
 from sidrec.decoding.expansion import Expansion, expand
 from sidrec.decoding.openings import ItemRule, Openings
-from sidrec.decoding.selection import best, log_probs
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import CheckFailedError
 from sidrec.systems.s2gr.config import S2GRModelConfig, Thinking
-from sidrec.systems.s2gr.model import Memory, S2GRModel, remember
-from sidrec.systems.s2gr.steps import GeneratorSteps
+from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
+from sidrec.systems.s2gr.model import S2GRModel
 
 LEVELS, BEAMS = 3, 20
 # Positions of the encoder's memory: 20 items of 3 codes.
@@ -133,7 +133,7 @@ class World:
         """Return the second and the third code of a batch of searches, ready to be chosen."""
         generator = torch.Generator().manual_seed(users)
         paths = self.trie.paths(self.hypotheses(users))
-        logits = torch.randn(users * BEAMS, self.sizes.codes, generator=generator)
+        logits = torch.randn(users, BEAMS, self.sizes.codes, generator=generator)
         scores = torch.randn(users, BEAMS, generator=generator)
         return Step(self, [path.view(users, BEAMS) for path in paths], logits, scores, openings)
 
@@ -144,9 +144,10 @@ class Step:
 
     world: World
     paths: list[Int[Tensor, "batch beam"]]
-    logits: Float[Tensor, "row code"]
+    logits: Float[Tensor, "batch beam code"]
     scores: Float[Tensor, "batch beam"]
     openings: Openings | None
+    in_tensors: bool = False
 
     def expanded(self, depth: int) -> Expansion:
         """Return the mask of one place."""
@@ -155,13 +156,15 @@ class Step:
     def __call__(self) -> tuple[Tensor, ...]:
         """Return what is kept at both places."""
         kept: tuple[Tensor, ...] = ()
+        picks = expansion.picks if self.in_tensors else native.picks
         for depth in range(1, LEVELS):
-            run = self.expanded(depth)
-            closed = None if self.openings is None else run.closed(depth, self.paths[depth], self.openings)
-            found = log_probs(self.logits, run.candidates)
-            scores, picked = best(self.scores, found, run.candidates, BEAMS, closed)
-            kept += (scores, *run.follow(picked, self.world.trie.num_places(depth + 1)), run.codes(picked))
+            asked = (self.world.trie, depth, self.paths[depth], self.scores, self.logits, self.world.bias)
+            kept += picks(*asked, width=BEAMS, allowed=self.openings)
         return kept
+
+    def by_tensors(self) -> "Step":
+        """Return the same work as tensor operations, which other devices do."""
+        return replace(self, in_tensors=True)
 
 
 def _build(world: World) -> Row:
@@ -190,43 +193,57 @@ def _bytes(world: World) -> Iterator[Row]:
 
 
 def _step(world: World, users: int) -> Row:
-    step = world.step(users)
-    times = [cpu_seconds(_times(step, world.sizes.inner))[0] for _ in range(world.sizes.repeats)]
+    step, inner = world.step(users), world.sizes.inner
     touched = [len(step.expanded(depth).node) for depth in range(1, LEVELS)]
-    seconds = statistics.median(times) / world.sizes.inner / (LEVELS - 1)
     name = f"mask and selection of a step, {users * BEAMS} rows, {world.trie.num_items:.0e} items"
-    notes = f"mean of the second and third code, of {touched[0]} and {touched[1]} continuations"
-    return Row(name, seconds, None, None, None, None, spread(times), "s", notes)
+    row = compare(
+        name, _times(step, inner), _times(step.by_tensors(), inner), check=_same_picks, goal=None,
+        repeats=world.sizes.repeats,
+    )  # fmt: skip
+    if row.ours is None or row.peer is None:
+        return row
+    each = inner * (LEVELS - 1)
+    notes = f"peer: the tensor path; mean of the second and third code, of {touched[0]} and {touched[1]} continuations"
+    return replace(row, ours=row.ours / each, peer=row.peer / each, notes=notes)
+
+
+def _same_picks(ours: tuple[Tensor, ...], peer: tuple[Tensor, ...]) -> str:
+    for own, other in zip(ours, peer, strict=True):
+        if not torch.allclose(own.double(), other.double(), atol=1e-5):
+            raise CheckFailedError("the compiled step and the tensor step keep different continuations")
+    return "equal picks"
 
 
 def _shares(world: World) -> Iterator[Row]:
-    """Yield the mask's share of a step of one request, without and with thinking."""
+    """Yield the mask's share of a step of one request, compiled and by tensors, without and with thinking."""
     kinds: tuple[Thinking, ...] = ("none", "stepwise")
     for thinking in kinds:
         decoder = Decoder.of(world.sizes, thinking)
-        mask = _times(world.step(1), world.sizes.inner)
-        shares, steps = [], []
-        for _ in range(world.sizes.repeats):
-            # In turn, so that both see the machine in the same state.
-            steps.append(decoder.seconds())
-            own = cpu_seconds(mask)[0] / world.sizes.inner / (LEVELS - 1)
-            shares.append(own / (own + steps[-1]))
-        yield bounded(
-            f"share of a step, {BEAMS} rows, thinking {thinking}, {world.trie.num_items:.0e} items",
-            statistics.median(shares),
-            goal=world.sizes.goal(0.04),
-            unit="share",
-            notes=f"the rest of it, the decoder, {statistics.median(steps) * 1e3:.2f} ms: {world.sizes.layers} layers "
-            f"of {world.sizes.dim}, {POSITIONS} positions",
-            spread=spread(shares),
-        )
+        for way, step, goal in (("compiled", world.step(1), 0.01), ("tensors", world.step(1).by_tensors(), 0.04)):
+            mask = _times(step, world.sizes.inner)
+            mask()
+            shares, steps = [], []
+            for _ in range(world.sizes.repeats):
+                # In turn, so that both see the machine in the same state.
+                steps.append(decoder.seconds())
+                own = cpu_seconds(mask)[0] / world.sizes.inner / (LEVELS - 1)
+                shares.append(own / (own + steps[-1]))
+            yield bounded(
+                f"share of a step, {way}, {BEAMS} rows, thinking {thinking}, {world.trie.num_items:.0e} items",
+                statistics.median(shares),
+                goal=world.sizes.goal(goal),
+                unit="share",
+                notes=f"the rest of it, the decoder as served, {statistics.median(steps) * 1e3:.2f} ms: "
+                f"{world.sizes.layers} layers of {world.sizes.dim}, {POSITIONS} positions",
+                spread=spread(shares),
+            )
 
 
 @dataclass(frozen=True)
 class Decoder:
     """The generator's own part of the two steps that have many hypotheses."""
 
-    steps: GeneratorSteps
+    steps: FrozenSteps
     count: int
 
     @classmethod
@@ -246,9 +263,10 @@ class Decoder:
             }
         )
         model = S2GRModel(config, codebook_sizes=[sizes.codes] * LEVELS, code_dim=8, num_nodes=1).eval()
-        hidden = torch.randn(1, POSITIONS, sizes.dim)
-        memory = Memory(hidden, torch.arange(POSITIONS)[None], [remember(block, hidden) for block in model.decoder])
-        return cls(GeneratorSteps(model, memory), sizes.inner)
+        generator, rank = FrozenGenerator(model), torch.arange(POSITIONS)[None]
+        bias = generator.cross_bias(rank.amax(dim=1, keepdim=True), rank)
+        memory = generator.decoder.remember(torch.randn(1, POSITIONS, sizes.dim), bias)
+        return cls(FrozenSteps(generator, memory), sizes.inner)
 
     def seconds(self) -> float:
         """Return the mean CPU time of a step."""

@@ -27,6 +27,9 @@ $pip install "uv==0.13.8"
 $pip install torch==2.13.0 -c "$LOCK"
 "$VENV/bin/uv" pip install -q --compile-bytecode --python "$VENV/bin/python" -e '.[all,bench,dev]' -c "$LOCK"
 
+# Machine code of the search, once: a server's start is no time to compile.
+"$VENV/bin/python" -c 'from sidrec.decoding.native import compile_ahead; compile_ahead()'
+
 # tritonserver's Python stub: numpy 1.26 in front, everything else from the venv (one .pth line).
 stub=$VENV/triton/stub
 rm -rf "$VENV/triton"

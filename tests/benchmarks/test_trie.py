@@ -12,7 +12,7 @@ def test_every_row_is_measured_and_none_is_judged_at_quick_sizes() -> None:
     """Eight rows a size, four beside peers, three exponents and two checks of every item, with the schema's keys."""
     rows = trie.run(quick=True)["results"]
 
-    assert len(rows) == len({row["name"] for row in rows}) == 3 * 8 + 4 + 3 + 2
+    assert len(rows) == len({row["name"] for row in rows}) == 3 * 10 + 4 + 3 + 2
     assert all({"name", "ours", "peer", "ratio", "goal", "met", "spread"} <= row.keys() for row in rows)
     assert all(row["met"] is None and row["goal"] is None for row in rows)
     assert all(row["ours"] is not None for row in rows)

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sidrec.decoding.expansion import expand
+from sidrec.decoding import expansion, native
 from sidrec.decoding.nodes import NONE
 from sidrec.decoding.openings import Openings
-from sidrec.decoding.selection import best, log_probs
+from sidrec.decoding.selection import log_probs
 from sidrec.decoding.trie import PrefixTrie
 
 
@@ -59,17 +59,15 @@ def beam_search(
     logits = steps.begin()
     places = torch.zeros(len(logits), 1, dtype=torch.int32, device=logits.device)
     scores = logits.new_zeros(places.shape)
+    picks = native.picks if native.runs_on(logits, allowed) else expansion.picks
     for depth in range(trie.num_levels):
-        run = expand(trie, depth, places, bias)
-        if not len(run.node):
-            return Beams(torch.full_like(places, NONE, dtype=torch.int64), scores)
-        found = log_probs(logits.flatten(0, 1), run.candidates)
-        closed = None if allowed is None else run.closed(depth, places, allowed)
         beams = places.shape[1]
-        scores, picked = best(scores, found, run.candidates, beam_width, closed)
-        row, places = run.follow(picked, past=trie.num_places(depth + 1))
+        kept = picks(trie, depth, places, scores, logits, bias, width=beam_width, allowed=allowed)
+        if not kept.scores.shape[1]:
+            return Beams(torch.full_like(places, NONE, dtype=torch.int64), scores)
+        scores, places = kept.scores, kept.places
         if depth + 1 < trie.num_levels:
-            logits = steps.extend(row % beams, run.codes(picked))
+            logits = steps.extend(kept.row % beams, kept.codes)
     return Beams(trie.items_at(places.flatten()).view(places.shape), scores)
 
 
@@ -88,7 +86,7 @@ def score_items(
     prefixes = torch.zeros(len(items), 1, dtype=torch.int32, device=items.device)
     slot = torch.zeros_like(items)
     for depth in range(trie.num_levels):
-        run = expand(trie, depth, prefixes, bias)
+        run = expansion.expand(trie, depth, prefixes, bias)
         found = log_probs(logits.flatten(0, 1), run.candidates)
         # Every continuation of a prefix is scored once; an item looks its own up.
         row = (slot + prefixes.shape[1] * torch.arange(len(items), device=items.device)[:, None]).flatten()

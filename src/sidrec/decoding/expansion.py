@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sidrec.decoding.openings import Openings
-from sidrec.decoding.selection import NOTHING, Candidates
+from sidrec.decoding.selection import NOTHING, Candidates, Picks, best, log_probs
 from sidrec.decoding.trie import PrefixTrie
 
 
@@ -70,3 +70,29 @@ def expand(trie: PrefixTrie, depth: int, places: Int[Tensor, "batch beam"], bias
         codes = codes.masked_fill(node < trie.starts[depth + 1], 0)
     candidates = Candidates(counts, row, codes, bias.index_select(0, node))
     return Expansion(candidates, node, run.start, first)
+
+
+def picks(
+    trie: PrefixTrie,
+    depth: int,
+    places: Int[Tensor, "batch beam"],
+    scores: Float[Tensor, "batch beam"],
+    logits: Float[Tensor, "batch beam code"],
+    bias: Float[Tensor, " node"],
+    *,
+    width: int,
+    allowed: Bool[Tensor, "batch node"] | Openings | None,
+) -> Picks:
+    """Return the continuations of the places at `depth` that a search keeps.
+
+    At most `width`, and as many as the user with most continuations has.
+    """
+    run = expand(trie, depth, places, bias)
+    if not len(run.node):
+        nothing = scores.new_empty(len(places), 0)
+        return Picks(nothing, nothing.long(), nothing.int(), nothing.long())
+    found = log_probs(logits.flatten(0, 1), run.candidates)
+    closed = None if allowed is None else run.closed(depth, places, allowed)
+    kept, picked = best(scores, found, run.candidates, width, closed)
+    row, below = run.follow(picked, past=trie.num_places(depth + 1))
+    return Picks(kept, row, below, run.codes(picked))

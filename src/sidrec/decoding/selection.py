@@ -8,6 +8,7 @@ Axes: `batch` users, `beam` hypotheses of a user, `row` hypotheses of all users,
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,18 @@ class Candidates:
     row: Int[Tensor, " candidate"]
     codes: Int[Tensor, " candidate"]
     bias: Float[Tensor, " candidate"] | None = None
+
+
+class Picks(NamedTuple):
+    """What a step keeps for each user, best first.
+
+    Where there is nothing to keep, the score is -inf and the place one past all others.
+    """
+
+    scores: Float[Tensor, "batch pick"]
+    row: Int[Tensor, "batch pick"]
+    places: Int[Tensor, "batch pick"]
+    codes: Int[Tensor, "batch pick"]
 
 
 @dataclass(frozen=True, slots=True)
