@@ -8,39 +8,19 @@ the catalogue, `seen` excluded places, `pick` continuations kept.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
+from sidrec.decoding.loops import NO_LIST, Bools, Floats, Ints, before, compiled, first_child
 from sidrec.decoding.offsets import Exceptions
-from sidrec.decoding.openings import Openings
+from sidrec.decoding.openings import ItemRule, Openings
 from sidrec.decoding.selection import Picks
 from sidrec.decoding.trie import PrefixTrie
 
-# What the loop reads and writes; it is compiled for the exact types that it meets.
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    """Return the function compiled on first use, its machine code kept where that can be written."""
-    try:
-        return njit(cache=True, nogil=True)(function)  # type: ignore[return-value]
-    except RuntimeError:
-        # A tree that is read-only, and no NUMBA_CACHE_DIR: seconds at every start, the same answers.
-        return njit(nogil=True)(function)  # type: ignore[return-value]
-
-
 _EVERY_NODE = np.ones(0, dtype=np.bool_)
-_NO_LIST = np.zeros(0, dtype=np.int32)
 _NOBODY = np.zeros((0, 0), dtype=np.int32)
 
 
@@ -51,11 +31,12 @@ def runs_on(logits: Tensor, allowed: Bool[Tensor, "batch node"] | Openings | Non
 
 
 def compile_ahead() -> None:
-    """Compile what bundles are served with, so that no server's first start has to."""
-    for code in (0, 2**8):  # codes of one byte, and of two
-        trie = PrefixTrie.from_codes(np.array([[code]], dtype=np.int32))
+    """Compile what most bundles are served with, so that no server's first start has to."""
+    for levels, code in ((3, 0), (4, 2**8)):  # codes of one byte, and of two
+        trie = PrefixTrie.from_codes(np.full((1, levels), code, dtype=np.int32))
         scores, logits = torch.zeros(1, 1), torch.zeros(1, 1, code + 1)
-        picks(trie, 0, scores.int(), scores, logits, torch.zeros(trie.num_nodes), width=1, allowed=None)
+        openings = ItemRule.blocking(trie, None).without(torch.zeros(1, 1, dtype=torch.int64))
+        picks(trie, 0, scores.int(), scores, logits, torch.zeros(trie.num_nodes), width=1, allowed=openings)
 
 
 def picks(
@@ -86,7 +67,7 @@ def picks(
         logits.contiguous().numpy(),
         scores.contiguous().numpy(),
         places.contiguous().numpy(),
-        level.odd.numpy() if isinstance(level, Exceptions) else _NO_LIST,
+        level.odd.numpy() if isinstance(level, Exceptions) else NO_LIST,
         level.first.numpy(),
         isinstance(level, Exceptions),
         trie.starts[depth],
@@ -122,18 +103,18 @@ def _pick(
     for user in range(batch):
         kept, followed = 0, 0
         for beam in range(beams):
-            before = places[user, beam]
-            start = _first(odd, first, listed, before)
-            count = _first(odd, first, listed, before + 1) - start
+            place = places[user, beam]
+            start = first_child(odd, first, listed, place)
+            count = first_child(odd, first, listed, place + 1) - start
             followed += count
             if count == 0 or scores[user, beam] == -np.inf:
                 continue
             shift = next_start
             if some_end:
                 # An item that ended above keeps the node that it has there; others have none below it.
-                rank = _before(odd, before)
-                inner = rank < len(odd) and odd[rank] == before
-                shift = next_start + rank - before if inner else before + level_start - start
+                rank = before(odd, place)
+                inner = rank < len(odd) and odd[rank] == place
+                shift = next_start + rank - place if inner else place + level_start - start
             greatest = -np.inf
             for child in range(count):
                 node = start + child + shift
@@ -151,7 +132,7 @@ def _pick(
                 score_of[child] += base
             if closed_above.shape[0]:
                 for seen in range(closed_above.shape[1]):
-                    if closed_above[user, seen] == before:
+                    if closed_above[user, seen] == place:
                         score_of[closed_place[user, seen] - start] = -np.inf
             for child in range(count):
                 value = score_of[child]
@@ -180,25 +161,3 @@ def _pick(
             out_place[user, spot] = past
             out_code[user, spot] = 0
     return longest
-
-
-@compiled
-def _before(values: Ints, wanted: int) -> int:
-    """Return how many of the sorted values are below."""
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) // 2
-        if values[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@compiled
-def _first(odd: Ints, first: Ints, listed: bool, place: int) -> Any:
-    """Return a place's first child, as `Table` or `Exceptions` has it."""
-    if not listed:
-        return first[place]
-    rank = _before(odd, place)
-    return place + first[rank] - odd[rank]

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from sidrec.decoding.native_openings import closed_places
 from sidrec.decoding.nodes import NONE
 from sidrec.decoding.trie import PrefixTrie
 
@@ -77,29 +78,14 @@ class ItemRule:
 
     def without(self, items: Int[Tensor, "batch seen"]) -> Openings:
         """Return what is open to requests that exclude these items of their own; `NONE` excludes nothing."""
-        trie, batch = self.trie, len(items)
+        trie = self.trie
         if items.numel() == 0 or bool((items == NONE).all()):
             return Openings(self.open_nodes, (None,) * trie.num_levels)
-        # Sorted by place, so that the items below a prefix are neighbours; padding comes last, past every place.
         leaf = trie.place.take(items.flatten().clamp(min=0)).view(items.shape)
-        leaf = leaf.masked_fill(items == NONE, trie.num_items).int().sort(dim=1).values
-        counted = leaf < trie.num_items
-        counted[:, 1:] &= leaf[:, 1:] != leaf[:, :-1]
-        inside = leaf.clamp(max=trie.num_items - 1)
-        if self.open_before is not None:
-            counted &= self.open_before[inside] < self.open_before[inside + 1]
-        before = torch.cat([counted.new_zeros(batch, 1), counted], dim=1).cumsum(1, dtype=torch.int32)
-        chain = trie.path_of_places(inside.flatten())
-        levels: list[Closed | None] = []
-        for depth in range(1, trie.num_levels):
-            low, high = (ends.view(items.shape) for ends in trie.items_below(depth, chain[depth]))
-            excluded = before.gather(1, torch.searchsorted(leaf, high)) - before.gather(
-                1, torch.searchsorted(leaf, low)
-            )
-            is_open = high - low if self.open_before is None else self.open_before[high] - self.open_before[low]
-            levels.append(_closed(counted & (excluded == is_open), chain, depth))
-        # An item is closed when it is excluded, whatever is below its prefixes.
-        return Openings(self.open_nodes, (*levels, _closed(counted, chain, trie.num_levels)))
+        leaf = leaf.masked_fill(items == NONE, trie.num_items).int()
+        by_loop = leaf.device.type == "cpu"
+        closed = (closed_by_loop if by_loop else closed_by_tensors)(trie, self.open_before, leaf)
+        return Openings(self.open_nodes, closed)
 
 
 class ItemRules:
@@ -116,6 +102,37 @@ class ItemRules:
             # A copy: whoever owns the original may change it in place.
             self._blocked, self._rule = blocked.clone(), ItemRule.blocking(self._trie, blocked)
         return self._rule
+
+
+def closed_by_loop(
+    trie: PrefixTrie, open_before: Int[Tensor, " item_and_one"] | None, leaf: Int[Tensor, "batch seen"]
+) -> tuple[Closed | None, ...]:
+    """Return what requests close that exclude these places of the last level; the number of items excludes nothing."""
+    above, place, some = closed_places(trie, open_before, leaf)
+    return tuple(Closed(above[depth], place[depth]) if some[depth] else None for depth in range(trie.num_levels))
+
+
+def closed_by_tensors(
+    trie: PrefixTrie, open_before: Int[Tensor, " item_and_one"] | None, leaf: Int[Tensor, "batch seen"]
+) -> tuple[Closed | None, ...]:
+    """Return the same as `closed_by_loop`, on any device."""
+    # Sorted by place, so that the items below a prefix are neighbours; padding comes last, past every place.
+    leaf = leaf.sort(dim=1).values
+    counted = leaf < trie.num_items
+    counted[:, 1:] &= leaf[:, 1:] != leaf[:, :-1]
+    inside = leaf.clamp(max=trie.num_items - 1)
+    if open_before is not None:
+        counted &= open_before[inside] < open_before[inside + 1]
+    before = torch.cat([counted.new_zeros(len(leaf), 1), counted], dim=1).cumsum(1, dtype=torch.int32)
+    chain = trie.path_of_places(inside.flatten())
+    levels: list[Closed | None] = []
+    for depth in range(1, trie.num_levels):
+        low, high = (ends.view(leaf.shape) for ends in trie.items_below(depth, chain[depth]))
+        excluded = before.gather(1, torch.searchsorted(leaf, high)) - before.gather(1, torch.searchsorted(leaf, low))
+        is_open = high - low if open_before is None else open_before[high] - open_before[low]
+        levels.append(_closed(counted & (excluded == is_open), chain, depth))
+    # An item is closed when it is excluded, whatever is below its prefixes.
+    return (*levels, _closed(counted, chain, trie.num_levels))
 
 
 def _closed(shut: Bool[Tensor, "batch seen"], chain: list[Int[Tensor, " path"]], depth: int) -> Closed | None:

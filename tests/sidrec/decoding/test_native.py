@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidrec.decoding import expansion, native
+from sidrec.decoding import expansion, loops, native
 from sidrec.decoding.openings import ItemRule
 from sidrec.decoding.trie import PrefixTrie
 from tests.sidrec.decoding.catalogues import catalogues
@@ -79,13 +79,13 @@ def test_it_takes_the_numbers_that_it_knows(dtype: torch.dtype, runs: bool) -> N
 
 def test_a_tree_that_cannot_be_written_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba refuses to cache there when the function is decorated, long before the first request."""
-    njit = native.njit
+    njit = loops.njit
 
     def refusing(**options: bool) -> object:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(native, "njit", refusing)
+    monkeypatch.setattr(loops, "njit", refusing)
 
-    assert native.compiled(lambda value: value + 1)(2) == 3
+    assert loops.compiled(lambda value: value + 1)(2) == 3

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidrec.decoding.expansion import expand
-from sidrec.decoding.openings import ItemRule, ItemRules
+from sidrec.decoding.openings import ItemRule, ItemRules, Openings, closed_by_tensors
 from sidrec.decoding.trie import NONE, PrefixTrie
 from tests.sidrec.decoding.catalogues import catalogues
 
 
-def shut_nodes(trie: PrefixTrie, rule: ItemRule, seen: torch.Tensor, *, dense: torch.Tensor | None = None) -> set:
+def shut_nodes(
+    trie: PrefixTrie, rule: ItemRule, seen: torch.Tensor, *, dense: torch.Tensor | Openings | None = None
+) -> set:
     """Return (request, node) of all that is closed when every prefix is a hypothesis of every request."""
     shut = set()
     bias = torch.zeros(trie.num_nodes)
@@ -46,6 +48,9 @@ def test_item_by_item_is_what_the_bitmap_over_all_nodes_says(codes: np.ndarray, 
 
     rule = ItemRule.blocking(trie, taken_down)
     assert shut_nodes(trie, rule, seen) == expected
+    leaf = trie.place.take(seen.flatten().clamp(min=0)).view(seen.shape).masked_fill(seen == NONE, len(codes)).int()
+    tensors = Openings(rule.open_nodes, closed_by_tensors(trie, rule.open_before, leaf))
+    assert shut_nodes(trie, rule, seen, dense=tensors) == expected
     assert shut_nodes(trie, rule, seen, dense=trie.allowed_nodes(blocked)) == expected
 
 
