@@ -160,6 +160,10 @@ class Catalog:
         """Which items [item] are tombstones."""
         return np.array([day is not None for day in self.removed_on], dtype=np.bool_)
 
+    def title(self, index: int) -> str:
+        """Return an item's title, its id where it has none."""
+        return self.titles[index] or self.item_ids[index]
+
     def encode(self, item_id: str) -> tuple[int, ...]:
         """Return the item's semantic ID (`PAD` where it has no disambiguation code).
 

@@ -27,6 +27,7 @@ from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecSearchConfi
 from sidrec.systems.reg4rec.model import Memory, Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.search import Open, Pruning, search
+from sidrec.systems.reg4rec.statistics import statistics
 from sidrec.systems.reg4rec.steps import PathSteps
 from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
 
@@ -142,7 +143,7 @@ class Reg4RecRanker:
             pruning=pruning,
         )
         items, scores = found.items, found.scores.double()
-        valid = (items != NONE).sum(dim=1).tolist()
+        valid, stats = (items != NONE).sum(dim=1).tolist(), statistics(found.steps, self.sets.num_slots)
         if self.repeat is not None and not all(query.exclude_seen for query in queries):
             history = history_items(queries, self.repeat.half_life_days, self.recent)
             excluded = torch.tensor([query.exclude_seen for query in queries])
@@ -163,6 +164,7 @@ class Reg4RecRanker:
                 popularity=self.catalog.popularity,
                 k=query.k,
                 valid_beams=valid[row],
+                stats=stats[row],
             )
             for row, query in enumerate(queries)
         ]

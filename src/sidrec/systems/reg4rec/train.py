@@ -15,7 +15,7 @@ from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.token_sets import TokenSets
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel
+from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Query, RankingModel
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
@@ -129,6 +129,13 @@ class Reg4RecSystem:
     def open(self, folder: Path, catalog: Catalog) -> Reg4RecRanker:
         """Return the ranker in `folder`."""
         return Reg4RecRanker.open(folder, catalog, self.search)
+
+    def explaining(self, model: RankingModel) -> ExplainingModel:
+        """Return an opened model that keeps the paths to what it recommends."""
+        from sidrec.systems.reg4rec import explain
+
+        assert isinstance(model, Reg4RecRanker)
+        return explain.ExplainingModel(model)
 
     def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
         """Return how often codes and categories are right along the true tokens of known next items."""
