@@ -36,7 +36,6 @@ from sidrec.systems.s2gr.rank import (
     TRAINING_ONLY,
     S2GRRanker,
     load_answering_weights,
-    repeat_path,
 )
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
@@ -73,7 +72,7 @@ class S2GRSystem:
         epochs = self.training.epochs if inputs.start is None else self.training.fine_tune_epochs
         held_out_file = folder / "repeat_path.json"
         if inputs.start is not None:
-            path = repeat_path(files.read_json(inputs.start / MODEL))
+            path = path_of(files.read_json(inputs.start / MODEL)["repeat"])
         elif self.repeat.enabled:
             if held_out_file.exists():
                 held_out_summary = files.read_json(held_out_file)
