@@ -60,10 +60,10 @@ def _item_parts(rank: int, item: ExplainedItem, name: str) -> Iterator[str]:
     agree = "" if item.consistency is None else f", {item.consistency:.0%} of its steps name the category before"
     yield f"<p>Item {html.escape(item.item_id)}, score {item.score:.2f}{bought}{agree}.</p>"
     config = {"displayModeBar": False, "responsive": True}
-    yield _path(item.steps).to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
+    yield path_figure(item.steps).to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
 
 
-def _path(steps: Sequence[PathStep]) -> "Figure":
+def path_figure(steps: Sequence[PathStep]) -> "Figure":
     """Return one bar a step, the first on top."""
     from plotly.graph_objects import Bar, Figure
 

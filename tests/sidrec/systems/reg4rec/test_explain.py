@@ -16,6 +16,7 @@ from sidrec.systems.base import Explains, Query
 from sidrec.systems.reg4rec.categories import ItemCategories
 from sidrec.systems.reg4rec.config import Reg4RecSearchConfig
 from sidrec.systems.reg4rec.explain import TITLES, ExplainingModel
+from sidrec.systems.reg4rec.paths_page import path_figure
 from sidrec.systems.reg4rec.rank import Reg4RecRanker
 from sidrec.systems.reg4rec.reasons import Explanation
 from sidrec.systems.repeat import RepeatPath
@@ -144,7 +145,10 @@ def test_titles_and_names_are_text_on_the_page(ranker: Reg4RecRanker) -> None:
     model.rank([replace(query, k=2) for query in QUERIES[:2]], beam_width=20, blocked=FREE)
     page = model.page(["ann", EVIL], title="paths")
 
+    # A plot's labels know markup of their own, so what is in them is escaped once more than JSON does.
+    labels = path_figure(model.explanations[0].items[0].steps).layout.yaxis.ticktext
     assert "<script>alert" not in page
+    assert all("<script" not in label and "&lt;script" in label for label in labels)
     assert page.count('class="plotly-graph-div"') == 4
     assert OTHER in page
     assert page == model.page(["ann", EVIL], title="paths")
