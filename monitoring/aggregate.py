@@ -17,6 +17,7 @@ BOUGHT = "bought_item"
 SERVED = "served_item"
 COMPARED = "compared_requests"
 SERVED_CODES = "served_code/"
+SEARCH = "search/"
 
 # Tenths, days and half nats: fine enough to be binned again, coarse enough to stay small.
 FEATURES: Mapping[str, pl.Expr] = {
@@ -40,12 +41,13 @@ def usage_kind(traffic: Traffic, level: int) -> str:
 
 
 def request_counts(requests: pl.LazyFrame, bundle_id: str | None) -> pl.DataFrame:
-    """Return how often each value of each feature, each item and each code of one bundle occurs in requests."""
+    """Return how often each value of each feature, each item, and of one bundle each code and search value occurs."""
     total = requests.select(kind=pl.lit(COMPARED), key=pl.lit(""), count=pl.len())
     values = [_counts(requests.select(key=value), kind) for kind, value in FEATURES.items()]
     served = _counts(requests.select(key="item_ids").explode("key"), SERVED)
+    searches = _search_counts(_of_bundle(requests, bundle_id))
     codes = _code_table(SERVED_CODES, served_codes(requests, bundle_id))
-    return _table([*pl.collect_all([total, *values, served], engine="streaming"), codes])
+    return _table([*pl.collect_all([total, *values, served, searches], engine="streaming"), codes])
 
 
 def purchase_counts(purchases: pl.LazyFrame) -> pl.DataFrame:
@@ -67,7 +69,7 @@ def usage_counts(
 
 def served_codes(requests: pl.LazyFrame, bundle_id: str | None) -> pl.LazyFrame:
     """Return the semantic IDs that one bundle served and how often each was; another bundle's mean other items."""
-    own = requests.filter(pl.col("bundle_id") == pl.lit(bundle_id, dtype=pl.String))
+    own = _of_bundle(requests, bundle_id)
     served = own.select(codes="semantic_ids").explode("codes").drop_nulls()
     return served.group_by("codes").agg(count=pl.len().cast(pl.Int64))
 
@@ -86,6 +88,20 @@ def counts_of(table: pl.DataFrame, kind: str) -> dict[str, int]:
 def total_of(table: pl.DataFrame, kind: str) -> int:
     """Return the sum of one kind's counts."""
     return int(table.filter(pl.col("kind") == kind)["count"].sum())
+
+
+def _of_bundle(requests: pl.LazyFrame, bundle_id: str | None) -> pl.LazyFrame:
+    return requests.filter(pl.col("bundle_id") == pl.lit(bundle_id, dtype=pl.String))
+
+
+def _search_counts(requests: pl.LazyFrame) -> pl.LazyFrame:
+    """Return how often each tenth of each of the searches' own numbers occurs; another system's would mean others."""
+    said = requests.select("stats").explode("stats").drop_nulls().unnest("stats")
+    kind = pl.concat_str(pl.lit(SEARCH), pl.col("name"))
+    # Adding 0 makes one of the two zeros.
+    tenth = (pl.col("value") * 10).round(0) / 10 + 0.0
+    named = said.select(kind=kind, key=tenth.cast(pl.String))
+    return named.group_by("kind", "key").agg(count=pl.len())
 
 
 def _counts(values: pl.LazyFrame, kind: str) -> pl.LazyFrame:

@@ -28,6 +28,8 @@ class LevelUsage:
     entropy: float
     normalised_entropy: float
     perplexity: float
+    largest_share: float
+    """Of the traffic, by the code that has most of it; in a slot, the load of its busiest codeword."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values as plain data."""
@@ -49,6 +51,7 @@ def usage(level: int, traffic: Traffic, counts: Sequence[int], size: int) -> Lev
         entropy=entropy,
         normalised_entropy=entropy / float(np.log2(size)) if size > 1 else 1.0,
         perplexity=float(2.0**entropy) if used else 0.0,
+        largest_share=float(table.max() / table.sum()) if used else 0.0,
     )
 
 

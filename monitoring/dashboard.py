@@ -12,22 +12,23 @@ SHOWN_REFERENCE = "fit"
 _DESCRIPTION = "Weekly drift of traffic, answers and code usage (docs/monitoring.md)."
 
 
-def open_project(store: Workspace, levels: Sequence[int]) -> Project:
+def open_project(store: Workspace, levels: Sequence[int], searches: Sequence[str] = ()) -> Project:
     """Return the project, with every panel that it lacks added; panels that people added stay.
 
     Args:
         levels: the levels of the codebook whose usage is drawn.
+        searches: names of what searches say of themselves.
     """
     found = store.search_project(PROJECT)
     project = found[0] if found else store.create_project(PROJECT, description=_DESCRIPTION)
     present = {panel.title for panel in project.dashboard.model().panels}
-    for panel in _panels(levels):
+    for panel in _panels(levels, searches):
         if panel.title not in present:
             project.dashboard.add_panel(panel, tab="Drift")
     return project
 
 
-def _panels(levels: Sequence[int]) -> Iterator[DashboardPanelPlot]:
+def _panels(levels: Sequence[int], searches: Sequence[str]) -> Iterator[DashboardPanelPlot]:
     yield counter_panel(
         "Verdict: -1 insufficient, 0 ok, 1 warn, 2 alarm", [_metric("DriftVerdict", "verdict")], size="half"
     )
@@ -53,7 +54,12 @@ def _panels(levels: Sequence[int]) -> Iterator[DashboardPanelPlot]:
         size="half",
     )
     yield line_plot_panel("Requests with a hit", [_metric("HitRate", "hit rate")], size="half")
-    for statistic in ("utilisation", "perplexity"):
+    for name in searches:
+        values = [
+            _metric("SearchNumber", statistic, name=name, statistic=statistic) for statistic in ("mean", "entropy")
+        ]
+        yield line_plot_panel(f"Search: {name}", values, size="half")
+    for statistic in ("utilisation", "perplexity", "largest_share"):
         for level in levels:
             values = [
                 _metric("CodeUsage", traffic, traffic=traffic, level=str(level), statistic=statistic)

@@ -17,7 +17,7 @@ from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly
 from evidently.tests import lt
 from evidently.ui.workspace import Workspace
 
-from monitoring import aggregate, codebook_drift, item_drift, measures
+from monitoring import aggregate, codebook_drift, item_drift, measures, search_statistics
 from monitoring.dashboard import open_project
 from monitoring.report import DriftReport
 from sidrec.recipe import MonitoringConfig
@@ -91,8 +91,9 @@ class FeatureDrift(SingleValueMetric):  # type: ignore[misc]
 class _FeatureDrift(SingleValueCalculation[FeatureDrift]):  # type: ignore[misc]
     def calculate(self, context: Context, current_data: Dataset, reference_data: Dataset | None) -> SingleValue:
         before, now = (_counts(data, self.metric.kind) for data in (reference_data, current_data))
-        if self.metric.kind in measures.FEATURE_SCALES:
-            return self.result(measures.feature_psi(before, now, measures.FEATURE_SCALES[self.metric.kind][1]))
+        scale = measures.scale_of(self.metric.kind)
+        if scale is not None:
+            return self.result(measures.feature_psi(before, now, scale))
         return self.result(measures.noise_ratio(before, now, seed=self.metric.seed))
 
     def display_name(self) -> str:
@@ -100,7 +101,7 @@ class _FeatureDrift(SingleValueCalculation[FeatureDrift]):  # type: ignore[misc]
 
 
 class CodeUsage(SingleValueMetric):  # type: ignore[misc]
-    """`utilisation`, `entropy` or `perplexity` of one level's codes in one kind of traffic."""
+    """`utilisation`, `entropy`, `perplexity` or `largest_share` of one level's codes in one kind of traffic."""
 
     traffic: str
     level: int
@@ -117,6 +118,23 @@ class _CodeUsage(SingleValueCalculation[CodeUsage]):  # type: ignore[misc]
 
     def display_name(self) -> str:
         return f"Level {self.metric.level}, {self.metric.traffic}: {self.metric.statistic}"
+
+
+class SearchNumber(SingleValueMetric):  # type: ignore[misc]
+    """`mean` or `entropy` of what searches say of themselves under one name."""
+
+    name: str
+    statistic: str
+
+
+class _SearchNumber(SingleValueCalculation[SearchNumber]):  # type: ignore[misc]
+    def calculate(self, context: Context, current_data: Dataset, reference_data: Dataset | None) -> SingleValue:
+        counts = _counts(current_data, f"{aggregate.SEARCH}{self.metric.name}")
+        seen = search_statistics.statistic(self.metric.name, counts)
+        return self.result(getattr(seen, self.metric.statistic))
+
+    def display_name(self) -> str:
+        return f"Search, {self.metric.name}: {self.metric.statistic}"
 
 
 class HitRate(SingleValueMetric):  # type: ignore[misc]
@@ -161,7 +179,8 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot
 def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
     """Return the id of the run in the workspace; a week has one run for each reference, the newest."""
     store = Workspace.create(str(workspace))
-    project = open_project(store, sorted({usage.level for usage in report.usage}))
+    levels = sorted({usage.level for usage in report.usage})
+    project = open_project(store, levels, [seen.name for seen in report.searches])
     for run_id in store.list_runs(project.id):
         old = store.get_run(project.id, run_id)
         if old is not None and old.name == snapshot.get_name() and report.purchase_reference.name in old.tags:
@@ -189,7 +208,12 @@ def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[S
     metrics += [
         CodeUsage(traffic=usage.traffic, level=usage.level, size=usage.size, statistic=statistic, tests=[])
         for usage in report.usage
-        for statistic in ("utilisation", "entropy", "perplexity")
+        for statistic in ("utilisation", "entropy", "perplexity", "largest_share")
+    ]
+    metrics += [
+        SearchNumber(name=seen.name, statistic=statistic)
+        for seen in report.searches
+        for statistic in ("mean", "entropy")
     ]
     return metrics
 

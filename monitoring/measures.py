@@ -28,6 +28,8 @@ FEATURE_SCALES: dict[str, tuple[Panel, Scale]] = {
     "source": ("prediction", "category"),
     "top_score": ("prediction", "value"),
 }
+# Of whatever number a search says of itself.
+SEARCH_SCALE: tuple[Panel, Scale] = ("prediction", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,13 @@ def noise_ratio(reference: dict[str, int], current: dict[str, int], *, seed: int
     )
 
 
+def scale_of(kind: str) -> Scale | None:
+    """Return how a kind's values are binned for a PSI; None for items and codes, which are not."""
+    if kind.startswith(aggregate.SEARCH):
+        return SEARCH_SCALE[1]
+    return FEATURE_SCALES[kind][1] if kind in FEATURE_SCALES else None
+
+
 def measure_week(
     reference: pl.DataFrame, current: pl.DataFrame, config: MonitoringConfig, *, seed: int
 ) -> list[Measure]:
@@ -82,7 +91,9 @@ def measure_week(
     if min(requests) < config.min_requests:
         return []
     measures = []
-    for kind, (panel, scale) in FEATURE_SCALES.items():
+    both = set(reference["kind"].unique()) & set(current["kind"].unique())
+    searches = {kind: SEARCH_SCALE for kind in sorted(both) if kind.startswith(aggregate.SEARCH)}
+    for kind, (panel, scale) in {**FEATURE_SCALES, **searches}.items():
         before, now = aggregate.counts_of(reference, kind), aggregate.counts_of(current, kind)
         if min(sum(before.values()), sum(now.values())) >= config.min_requests:
             value = feature_psi(before, now, scale)

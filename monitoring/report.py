@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from monitoring import aggregate, arms, codebook_drift, item_drift, measures, references, windows
+from monitoring import aggregate, arms, codebook_drift, item_drift, measures, references, search_statistics, windows
 from monitoring.codebook_drift import TRAFFICS, LevelUsage
 from monitoring.item_drift import ItemDrift, Level
 from monitoring.measures import Measure
 from monitoring.references import Reference
+from monitoring.search_statistics import SearchStatistic
 from monitoring.windows import Attribution, Window
 from sidrec import files, home, outcome
 from sidrec.recipe import MonitoringConfig, Recipe
@@ -49,6 +50,7 @@ class DriftReport:
     item_drift: ItemDrift
     measures: tuple[Measure, ...]
     usage: tuple[LevelUsage, ...]
+    searches: tuple[SearchStatistic, ...]
     arms: list[dict[str, Any]]
     attribution: Attribution
     purchase_reference: Reference
@@ -77,6 +79,7 @@ class DriftReport:
             "item_drift": self.item_drift.as_dict(),
             "measures": [measure.as_dict() for measure in self.measures],
             "codebook": [usage.as_dict() for usage in self.usage],
+            "search": [seen.as_dict() for seen in self.searches],
             "outcomes": self.attribution.as_dict(),
             "arms": self.arms,
         }
@@ -132,6 +135,7 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
         item_drift=drift,
         measures=judged,
         usage=tuple(_usage(usage_counts, catalogue, recipe)),
+        searches=tuple(search_statistics.statistics(current_counts)),
         arms=arms.arm_rows(served),
         attribution=attribution,
         purchase_reference=before,

@@ -61,8 +61,7 @@ def newest_week(*frames: pl.LazyFrame) -> Window | None:
 
 def scan_exposures(folder: Path) -> pl.LazyFrame:
     """Return the exposure log lazily: the report reads only the columns and the weeks that it needs."""
-    paths = list(exposure.segments(folder))
-    return pl.scan_parquet(paths) if paths else exposure.SCHEMA.to_frame().lazy()
+    return exposure.scan(folder)
 
 
 def newest_bundle(exposures: pl.LazyFrame) -> str | None:

@@ -275,4 +275,5 @@ def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
         beam_width=answer.beam_width,
         valid_beams=answer.valid_beams,
         group_size=served.group_size,
+        stats=[{"name": name, "value": value} for name, value in answer.stats.items()],
     )

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import polars as pl
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no `stats`; its rows read as rows without any."""
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "schema_version": pl.Int32,
@@ -47,6 +48,7 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "beam_width": pl.Int32,
     "valid_beams": pl.Int32,
     "group_size": pl.Int32,
+    "stats": pl.List(pl.Struct({"name": pl.String, "value": pl.Float64})),
 }
 SCHEMA = pl.Schema(_COLUMNS)
 
@@ -78,6 +80,8 @@ class Exposure:
     beam_width: int
     valid_beams: int
     group_size: int
+    stats: list[dict[str, str | float]] = field(default_factory=list)
+    """What the search says of itself, as rows of name and value."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -209,8 +213,8 @@ def frame(rows: list[Exposure]) -> pl.DataFrame:
     """Return rows as a table of `SCHEMA`."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
     for row in rows:
-        for field in dataclasses.fields(row):
-            columns[field.name].append(getattr(row, field.name))
+        for column in dataclasses.fields(row):
+            columns[column.name].append(getattr(row, column.name))
     return pl.DataFrame(columns, schema=SCHEMA)
 
 
@@ -219,9 +223,14 @@ def segments(folder: Path) -> Iterator[Path]:
     yield from sorted(p for p in folder.glob("*/*.parquet") if not p.name.startswith("."))
 
 
-def read(folder: Path) -> pl.DataFrame:
-    """Return every row in `folder`, by wall time; an empty table of the same schema when there is none."""
+def scan(folder: Path) -> pl.LazyFrame:
+    """Return every row in `folder` lazily, of older versions too; an empty table of the same schema without any."""
     paths = list(segments(folder))
     if not paths:
-        return SCHEMA.to_frame()
-    return pl.concat([pl.read_parquet(path, schema=SCHEMA) for path in paths]).sort("wall_time_ms", maintain_order=True)
+        return SCHEMA.to_frame().lazy()
+    return pl.scan_parquet(paths, schema=SCHEMA, missing_columns="insert")
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """Return every row in `folder`, by wall time; an empty table of the same schema when there is none."""
+    return scan(folder).collect().sort("wall_time_ms", maintain_order=True)

@@ -1,7 +1,7 @@
 """A bundle answers requests: the one path from a history to items, offline and online."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -48,6 +48,8 @@ class Answer:
     beam_width: int
     valid_beams: int
     known_items: int
+    stats: Mapping[str, float] = field(default_factory=dict)
+    """What the search says of itself (`sidrec.systems.base.Ranking.stats`)."""
 
 
 class Recommender:
@@ -162,6 +164,7 @@ class Recommender:
             beam_width=width,
             valid_beams=valid,
             known_items=known_items,
+            stats=ranking.stats,
         )
 
 

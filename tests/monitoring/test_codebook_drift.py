@@ -21,11 +21,16 @@ def test_perplexity_by_hand() -> None:
     assert codebook_drift.usage(0, "served", [2, 1, 1], 4).perplexity == pytest.approx(2**1.5)
 
 
+def test_the_largest_share_is_the_busiest_codes() -> None:
+    assert codebook_drift.usage(0, "served", [1, 5, 2], 4).largest_share == 5 / 8
+
+
 def test_no_traffic_uses_no_code() -> None:
     """Nothing served is zero everywhere, not an error."""
     seen = codebook_drift.usage(1, "bought", [], 8)
 
     assert (seen.events, seen.utilisation, seen.entropy, seen.perplexity) == (0, 0.0, 0.0, 0.0)
+    assert seen.largest_share == 0.0
 
 
 def test_codes_are_counted_by_level_with_their_weight() -> None:

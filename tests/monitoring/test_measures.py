@@ -17,6 +17,11 @@ from tests.monitoring.drift_world import BUNDLE_ID, at, exposed
 CONFIG = MonitoringConfig()  # type: ignore[call-arg]
 
 
+def said(rng: np.random.Generator) -> list[dict[str, str | float]]:
+    """Return what a search may say of itself."""
+    return [{"name": "order_entropy", "value": float(rng.uniform(0, 1))}]
+
+
 def requests(number: int, seed: int, **changes: object) -> list[Exposure]:
     """Return requests whose items, history lengths and scores vary by chance alone."""
     rng = np.random.default_rng(seed)
@@ -26,7 +31,7 @@ def requests(number: int, seed: int, **changes: object) -> list[Exposure]:
             f"u{index}",
             at(date(2010, 11, 1), index),
             [f"i{item}" for item in rng.choice(16, 4, replace=False)],
-            **({"history_length": int(rng.integers(1, 60)), "known_items": 1} | changes),
+            **({"history_length": int(rng.integers(1, 60)), "known_items": 1, "stats": said(rng)} | changes),
         )
         for index in range(number)
     ]
@@ -57,6 +62,7 @@ def test_equal_traffic_crosses_nothing() -> None:
         ("feature_age_days", {"feature_age_s": 40 * 86_400}),
         ("served_item", {"item_ids": ["i1", "i2", "i3", "i4"]}),
         ("served_code/1", {"semantic_ids": [[0, 3], [1, 3], [2, 3], [3, 3]]}),
+        ("search/order_entropy", {"stats": [{"name": "order_entropy", "value": 1.4}]}),
         ("top_score", {"scores": [-9.0, -9.5, -10.0, -11.0]}),
     ],
 )
@@ -82,6 +88,13 @@ def test_codes_of_another_bundle_are_not_compared() -> None:
 
     assert not [kind for kind in seen if kind.startswith("served_code")]
     assert "served_item" in seen
+
+
+def test_what_searches_of_another_bundle_say_is_not_compared() -> None:
+    """Another system's numbers may mean other things under one name."""
+    other = requests(1000, 2, bundle_id="b-ffffffffffff")
+
+    assert "search/order_entropy" not in by_kind(requests(1000, 1), other)
 
 
 def test_too_few_requests_measure_nothing() -> None:

@@ -41,7 +41,8 @@ def traffic(monday: date, items: list[str]) -> None:
         for user in range(120):
             time = at(monday, day * 86_400 + user)
             shown = [ITEMS[(user + step) % 16] for step in range(4)]
-            requests.append(exposed(f"{monday}-{day}-{user}", f"u{user}", time, shown))
+            stats = [{"name": "first_slot", "value": float(user % 2)}, {"name": "order_entropy", "value": 0.3}]
+            requests.append(exposed(f"{monday}-{day}-{user}", f"u{user}", time, shown, stats=stats))
             purchases += [bought(f"u{user}", items[(user + step) % len(items)], time + 60) for step in range(2)]
     write_exposures(requests)
     write_outcomes(purchases)
@@ -142,6 +143,9 @@ def test_code_usage_is_counted_for_catalogue_served_and_bought(sources: Sources,
 
     assert [usage[0, traffic_].used for traffic_ in ("catalogue", "served", "bought")] == [4, 4, 1]
     assert [usage[1, traffic_].used for traffic_ in ("catalogue", "served", "bought")] == [4, 4, 2]
+    assert [usage[0, traffic_].largest_share for traffic_ in ("catalogue", "served", "bought")] == pytest.approx(
+        [0.25, 0.25, 1.0], abs=0.01
+    )
     assert usage[0, "catalogue"].size == small.section("codebook")["codebook_size"]
 
 
@@ -184,6 +188,9 @@ def test_page_json_and_verdict_are_written(saved: dict[str, Any]) -> None:
         verdict["item_drift"]["statistics"]["psi"]
     )
     assert values["CodeUsage(traffic=bought,level=1,size=256,statistic=perplexity)"] == pytest.approx(4.0, rel=0.01)
+    assert values["SearchNumber(name=first_slot,statistic=mean)"] == pytest.approx(0.5, abs=0.05)
+    assert values["SearchNumber(name=first_slot,statistic=entropy)"] == pytest.approx(1.0, abs=0.05)
+    assert values["SearchNumber(name=order_entropy,statistic=mean)"] == pytest.approx(0.3)
     assert "Purchases by popularity bin" in (folder / report.HTML).read_text()
 
 

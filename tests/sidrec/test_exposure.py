@@ -38,6 +38,7 @@ def row(number: int) -> Exposure:
         beam_width=50,
         valid_beams=50,
         group_size=1,
+        stats=[{"name": "order_entropy", "value": 0.25}] if number % 2 else [],
     )
 
 
@@ -171,3 +172,17 @@ def test_a_row_after_close_is_counted_as_dropped(tmp_path: Path) -> None:
     writer.append(row(0))
 
     assert writer.stats().dropped == 1
+
+
+def test_rows_of_the_first_version_read_as_rows_without_statistics(tmp_path: Path) -> None:
+    """A log goes on over an upgrade: old segments lie beside new ones in one folder."""
+    writer = ExposureWriter(tmp_path, flush_s=60)
+    writer.append(row(1))
+    writer.close()
+    old = exposure.frame([row(3)]).drop("stats").with_columns(schema_version=pl.lit(1, dtype=pl.Int32))
+    old.write_parquet(next(tmp_path.iterdir()) / "0-old-000000.parquet")
+    table = exposure.read(tmp_path)
+
+    assert table["schema_version"].to_list() == [2, 1]
+    assert table["stats"].to_list() == [[{"name": "order_entropy", "value": 0.25}], None]
+    assert exposure.scan(tmp_path).select("request_id").collect().height == 2

@@ -1,9 +1,8 @@
-"""`sidrec explain`: what a recommender thought before each code of what it recommends.
+"""`sidrec explain`: why a recommender recommends what it does, as far as its system has reasons to show.
 
 The wheel alone is enough for a bundle in a folder and a history on the command line.
 """
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from sidrec.bundle import Bundle
     from sidrec.data.catalog import Catalog
     from sidrec.recommender import Request
-    from sidrec.systems.s2gr.explain import CodeStep, ExplainingModel, Explanation, PointedCluster
+    from sidrec.systems.base import ExplainingModel, Explanation
 
 # Feast is imported and opened for one command.
 _STORE_S = 120.0
@@ -33,7 +32,7 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots to this file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Explain recommendations: what the recommender thought of before each code, in titles."""
+    """Explain recommendations: what the recommender thought of, or which path it took, in titles."""
     from sidrec.recommender import Recommender
 
     items = tuple(item.strip() for item in history.split(",") if item.strip())
@@ -61,10 +60,8 @@ def explain(
             )
     explanations = dict(zip(requests, model.explanations, strict=True))
     if html is not None:
-        from sidrec.systems.s2gr.thoughts_page import thoughts_page
-
-        title = f"What {opened.bundle_id} thinks before it recommends"
-        files.write_text_atomic(html, thoughts_page(explanations, title=title))
+        title = f"Why {opened.bundle_id} recommends what it does"
+        files.write_text_atomic(html, model.page(list(requests), title=title))
     value = {
         "bundle_id": opened.bundle_id,
         "beam_width": recommender.beam_width,
@@ -94,26 +91,23 @@ def _open(which: str) -> "Bundle":
 
 def _model(bundle: "Bundle") -> "tuple[ExplainingModel, Catalog]":
     """Return the model that keeps its reasons, and the catalogue."""
-    recipe = bundle.recipe
-    if recipe.kind != "s2gr":
-        raise UsageError(
-            f"{bundle.bundle_id} is of kind {recipe.kind}, which has no thoughts to explain; expected s2gr",
-            evidence=bundle.folder,
-            next_step="sidrec explain --bundle with an s2gr bundle",
-        )
     import torch
 
     from sidrec.data.catalog import Catalog
     from sidrec.recipe import build
-    from sidrec.systems.s2gr.explain import ExplainingModel
-    from sidrec.systems.s2gr.rank import S2GRRanker
+    from sidrec.systems.base import Explains
 
+    system = build(bundle.recipe)
+    if not isinstance(system, Explains):
+        raise UsageError(
+            f"{bundle.bundle_id} is of kind {bundle.recipe.kind}, which has no reasons to explain",
+            evidence=bundle.folder,
+            next_step="sidrec explain --bundle with a bundle of a system that reasons",
+        )
     # As in serving: one thread is the fastest for so little, and its sums are the same.
     torch.set_num_threads(1)
     catalog = Catalog.read(bundle.path("catalogue.parquet"))
-    ranker = build(recipe).open(bundle.folder, catalog)
-    assert isinstance(ranker, S2GRRanker)
-    return ExplainingModel(ranker), catalog
+    return system.explaining(system.open(bundle.folder, catalog)), catalog
 
 
 def _taken_down() -> frozenset[str]:
@@ -172,26 +166,7 @@ def _show(bundle_id: str, beam_width: int, explanations: "dict[str, Explanation]
 
     say(f"{bundle_id}, beam width {beam_width}")
     for user, explanation in explanations.items():
-        say(f"\n{user}: {'; '.join(explanation.history)}")
-        if explanation.items:
-            say("first thought of all recommendations")
-            for cluster in explanation.items[0].steps[0].nearest:
-                say(f"  {_cluster(cluster)}")
-        for rank, item in enumerate(explanation.items, start=1):
-            say(f"{rank}. {item.title} ({item.item_id}), score {item.score:.2f}, path {item.path}")
-            for step in item.steps:
-                if step.level > 0 and step.nearest:
-                    say(f"   thinks   {_cluster(step.nearest[0])}")
-                say(f"   code {step.code:<4}{_chosen(step)}")
-
-
-def _cluster(cluster: "PointedCluster") -> str:
-    titles = "; ".join(cluster.titles) or "no item is left there"
-    return f"{cluster.cluster_prob:4.0%} cluster {cluster.cluster}: {titles}"
-
-
-def _chosen(step: "CodeStep") -> str:
-    share = f"{math.exp(step.log_prob):4.0%} of what can follow"
-    if step.chosen is None:
-        return f"{share}, tells it from items of the same codes"
-    return f"{share}, as thought" if step.as_thought else f"{share}, not as thought: {_cluster(step.chosen).strip()}"
+        first, *rest = explanation.lines()
+        say(f"\n{user}: {first}")
+        for line in rest:
+            say(line)

@@ -41,19 +41,33 @@ def ablate(
     out: Out = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this variant or floor; repeatable.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Fit nothing: tabulate what is finished.")] = False,
+    plots: Annotated[
+        Path | None, typer.Option(help="Fit nothing: draw what is finished into this folder (docs/studies.md).")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Fit every variant of a study that is not finished, and print one table with intervals."""
     from sidrec.study.config import load_study
 
-    return _run(load_study(study), out, as_json, only=only or (), table=table)
+    read = load_study(study)
+    if plots is not None:
+        from sidrec.study.plots import draw
+
+        drawn = [str(path) for path in draw(read, _folder(read, out), plots, only=only or ())]
+        emit({"drawn": drawn}, as_json, lambda: print("\n".join(drawn)))
+        return 0
+    return _run(read, out, as_json, only=only or (), table=table)
 
 
 def _run(study: Any, out: Path | None, as_json: bool, *, only: Any = (), table: bool = False) -> int:
     from sidrec.study.run import run_study, tabulate
     from sidrec.study.summary import markdown
 
-    folder = out or home.home() / "studies" / study.name
+    folder = _folder(study, out)
     result = tabulate(study, folder) if table else run_study(study, folder, only=only)
     emit(result, as_json, lambda: Console().print(Markdown(markdown(result))))
     return 0
+
+
+def _folder(study: Any, out: Path | None) -> Path:
+    return out or home.home() / "studies" / str(study.name)

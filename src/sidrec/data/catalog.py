@@ -30,9 +30,10 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "recent_popularity": pl.Int64,
     "first_sold": pl.Date,
     "removed_on": pl.Date,
+    "categories": pl.String,
 }
-# Columns that a catalogue may lack: every item of one without tombstones is sold.
-_OPTIONAL = frozenset({"removed_on"})
+# Columns that a catalogue may lack: every item of one without tombstones is sold, and items need no categories.
+_OPTIONAL = frozenset({"removed_on", "categories"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,15 @@ class Catalog:
     recent_popularity: NDArray[np.int64]  # [item]
     first_sold: list[date | None]
     removed_on: list[date | None] = field(default_factory=list)  # empty: none is
+    categories: list[str | None] = field(default_factory=list)  # coarse to fine, joined by "; "; empty: none has any
     index_of: dict[str, int] = field(init=False, repr=False)
     _item_of: dict[tuple[int, ...], int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.removed_on:
             object.__setattr__(self, "removed_on", [None] * len(self.item_ids))
+        if not self.categories:
+            object.__setattr__(self, "categories", [None] * len(self.item_ids))
         lengths = {
             "item_ids": len(self.item_ids),
             "titles": len(self.titles),
@@ -64,6 +68,7 @@ class Catalog:
             "recent_popularity": len(self.recent_popularity),
             "first_sold": len(self.first_sold),
             "removed_on": len(self.removed_on),
+            "categories": len(self.categories),
         }
         if len(set(lengths.values())) != 1:
             raise BundleError(f"the columns of a catalogue differ in length: {lengths}")
@@ -81,7 +86,7 @@ class Catalog:
     ) -> Self:
         """Return the catalogue of an `items` table (its row order is the item index) and its codes.
 
-        Columns that a table lacks read as: no title, popularity 0, first sale unknown, not removed.
+        Columns that a table lacks read as: no title, popularity 0, first sale unknown, not removed, no categories.
         """
         rows = len(items)
 
@@ -98,6 +103,7 @@ class Catalog:
             recent_popularity=counts("recent_popularity"),
             first_sold=items["first_sold"].to_list() if "first_sold" in items.columns else [None] * rows,
             removed_on=items["removed_on"].to_list() if "removed_on" in items.columns else [None] * rows,
+            categories=items["categories"].to_list() if "categories" in items.columns else [None] * rows,
         )
 
     @classmethod
@@ -136,6 +142,7 @@ class Catalog:
                 "recent_popularity": self.recent_popularity,
                 "first_sold": self.first_sold,
                 "removed_on": self.removed_on,
+                "categories": self.categories,
             },
             schema=SCHEMA,
         )
@@ -152,6 +159,10 @@ class Catalog:
     def removed(self) -> NDArray[np.bool_]:
         """Which items [item] are tombstones."""
         return np.array([day is not None for day in self.removed_on], dtype=np.bool_)
+
+    def title(self, index: int) -> str:
+        """Return an item's title, its id where it has none."""
+        return self.titles[index] or self.item_ids[index]
 
     def encode(self, item_id: str) -> tuple[int, ...]:
         """Return the item's semantic ID (`PAD` where it has no disambiguation code).

@@ -64,9 +64,11 @@ def model_cell(
         return done
     work = work_folder(variant, recipe.seed, key)
     codebook = _codebook(recipe, data)
-    catalog = Catalog.read(codebook / "catalogue.parquet")
-    if tuple(catalog.item_ids) != data.protocol.item_ids:
+    stored = Catalog.read(codebook / "catalogue.parquet")
+    if tuple(stored.item_ids) != data.protocol.item_ids:
         raise UsageError("the codebook is of another catalogue", next_step=f"rm -r {codebook}")
+    # Codes are what is kept of a codebook; what is said of items beside them is the data's.
+    catalog = Catalog.build(data.items, stored.codes)
     inputs = FitInputs(
         baskets=data.baskets,
         training_set=data.training_set,

@@ -3,8 +3,8 @@
 Everything here speaks in item indices (rows of the catalogue); `sidrec.recommender` translates ids.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -41,6 +41,8 @@ class Ranking:
     items: NDArray[np.int64]
     scores: NDArray[np.float32]
     valid_beams: int
+    stats: Mapping[str, float] = field(default_factory=dict)
+    """What else a search says of itself, by names of the system's own; logged and watched, never read."""
 
 
 def ranking_of(
@@ -50,6 +52,7 @@ def ranking_of(
     popularity: NDArray[np.int64],
     k: int,
     valid_beams: int,
+    stats: Mapping[str, float] | None = None,
 ) -> Ranking:
     """Return the k best items that have a score; equal ones go to the more popular, then to the lower index.
 
@@ -60,7 +63,7 @@ def ranking_of(
     real = (items >= 0) & (scores > -np.inf)
     index, value = items[real], scores[real].astype(np.float32)
     order = np.lexsort((index, -popularity[index], -value))[:k]
-    return Ranking(index[order], value[order], valid_beams)
+    return Ranking(index[order], value[order], valid_beams, stats or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,50 @@ class System(Protocol):
 
     def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
         """Return what an opened model does on its way to known next items, {} where there is nothing to look at."""
+        ...
+
+
+@runtime_checkable
+class Explanation(Protocol):
+    """Why one user was recommended what."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the explanation as JSON data; `history` are titles, `items` what was recommended."""
+        ...
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a terminal shows below the user's name."""
+        ...
+
+
+@runtime_checkable
+class ExplainingModel(RankingModel, Protocol):
+    """Ranks as the model that it was made of, and keeps why."""
+
+    @property
+    def explanations(self) -> "Sequence[Explanation]":
+        """Return those of the last rankings, one a query."""
+        ...
+
+    def page(self, users: Sequence[str], *, title: str) -> str:
+        """Return the explanations as one HTML page, under the users' names.
+
+        Raises:
+            UsageError: Plotly is not installed.
+        """
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A system whose answers have reasons that can be shown."""
+
+    def explaining(self, model: RankingModel) -> ExplainingModel:
+        """Return an opened model of this system that keeps its reasons.
+
+        Raises:
+            UsageError: it was fitted in a way that leaves none.
+        """
         ...
 
 

@@ -271,3 +271,19 @@ def test_a_served_request_becomes_a_row_of_the_log(make: Callable[..., Answerer]
         7,
     )
     assert (row["beam_width"], row["group_size"], row["latency_ms"]) == (50, 1, 1.5)
+
+
+def test_what_the_search_says_is_in_the_row(make: Callable[..., Answerer]) -> None:
+    """By its own names, whichever system it is; a system that says nothing leaves the column empty."""
+
+    class Talking(Recommender):
+        def recommend(self, requests: Any, *, beam_width: int | None = None) -> list[Answer]:
+            answers = super().recommend(requests, beam_width=beam_width)
+            return [dataclasses.replace(answer, stats={"order_entropy": 0.25}) for answer in answers]
+
+    for cls, said in ((Talking, [{"name": "order_entropy", "value": 0.25}]), (Recommender, [])):
+        answerer = make(cls=cls)
+        [served] = answerer.answer([request(HISTORY=["i1"], K=2)])
+        assert isinstance(served, Served)
+
+        assert frame([exposure(served, answerer.revision, 1.5)])["stats"].to_list() == [said]

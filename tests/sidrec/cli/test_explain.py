@@ -1,4 +1,4 @@
-"""`sidrec explain` tells what an s2gr bundle thought, for stored users or a given history, and refuses the rest."""
+"""`sidrec explain` tells why a bundle recommends, for stored users or a given history, and refuses the rest."""
 
 import json
 import logging
@@ -23,6 +23,7 @@ from sidrec.recipe import S2GRRecipe, parse_recipe
 from sidrec.recommender import Recommender, Request
 from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.rank import TRAINING_ONLY
+from tests.reg4rec_bundle import reg4rec_bundle
 from tests.serving.world import make_bundle
 from tests.sidrec.cli.test_bare_wheel import ROOT, bare
 
@@ -246,3 +247,30 @@ def test_bundles_without_thoughts_are_refused(tmp_path: Path, capsys: pytest.Cap
         assert error["error"] == "UsageError"
         assert said in error["message"]
         assert error["next"]
+
+
+def test_a_bundle_of_paths_is_explained_as_it_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second system: items and scores of the recommender, a step a slot, the shop's category by name and titles."""
+    folder = reg4rec_bundle(tmp_path).folder
+    page = tmp_path / "page.html"
+    value = call(capsys, "--history", HISTORY, "--bundle", str(folder), "-k", "4", "--html", str(page))
+    user = value["users"][0]
+    steps = user["items"][0]["steps"]
+
+    assert shown(value) == served(folder, k=4)
+    assert sorted(step["slot"] for step in steps) == [0, 1, 2, 3]
+    assert steps[0]["named"]["name"].startswith("section ")
+    assert steps[0]["named"]["titles"][0].startswith("[red]ITEM")
+    assert 0 < user["pruning_survival"] < 1
+    assert page.read_text(encoding="utf-8").count('class="plotly-graph-div"') == 4
+
+
+def test_the_terminal_shows_a_path_step_by_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = reg4rec_bundle(tmp_path).folder
+    assert main(["explain", "--history", HISTORY, "--bundle", str(folder), "-k", "2"]) == 0
+    said = capsys.readouterr().out
+
+    assert said.count(" names section ") == 2 * 4
+    assert said.count("of the 60 items left") == 2
+    assert said.count("were pruned") == 1
+    assert "this history: [red]ITEM 20[/]" in said

@@ -72,3 +72,12 @@ def test_traffic_is_recent_else_ever_else_equal() -> None:
     assert traffic_of(table).tolist() == [0.75, 0.25]
     assert traffic_of(table.with_columns(recent_popularity=0)).tolist() == [0.5, 0.5]
     assert traffic_of(table.with_columns(recent_popularity=0, popularity=0)).tolist() == [0.5, 0.5]
+
+
+def test_categories_are_those_of_the_newest_table() -> None:
+    """A published item moves to another category, a removed one keeps its last, a new one brings its own."""
+    before = items("a", "b").with_columns(categories=pl.Series(["x", "y"]))
+    catalog = Catalog.build(before, np.array([[0], [1]], dtype=np.int32))
+    merged = merge_items(catalog, items("c", "a").with_columns(categories=pl.Series(["z", "w"])), DAY)
+
+    assert merged.table["categories"].to_list() == ["w", "y", "z"]

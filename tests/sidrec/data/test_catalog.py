@@ -183,3 +183,13 @@ def test_tombstones_come_back_from_disk(tmp_path: Path) -> None:
     assert Catalog.read(tmp_path / "with.parquet").removed_on == [None, date(2010, 9, 1), None]
     assert Catalog.read(tmp_path / "with.parquet").decode((0, 1)) == "i1"
     assert not Catalog.read(tmp_path / "without.parquet").removed.any()
+
+
+def test_categories_come_back_from_disk(tmp_path: Path) -> None:
+    """Items keep their own words for where they belong; a file without the column has none."""
+    items = build([[0], [1]]).table().with_columns(categories=pl.Series(["Garden; Lights", None]))
+    Catalog.build(items, np.array([[0], [1]], dtype=np.int32)).write(tmp_path / "with.parquet")
+    pl.read_parquet(tmp_path / "with.parquet").drop("categories").write_parquet(tmp_path / "without.parquet")
+
+    assert Catalog.read(tmp_path / "with.parquet").categories == ["Garden; Lights", None]
+    assert Catalog.read(tmp_path / "without.parquet").categories == [None, None]

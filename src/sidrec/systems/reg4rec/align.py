@@ -26,13 +26,13 @@ from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, RankingModel, link_un
 from sidrec.systems.batches import Sampling
 from sidrec.systems.held_out import EPOCH, validation_rows
 from sidrec.systems.history import histories_of
-from sidrec.systems.reg4rec.categories import categories_of, item_vectors
+from sidrec.systems.reg4rec.categories import item_vectors
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig, Reg4RecSearchConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.gates import Vitals, faults
 from sidrec.systems.reg4rec.losses import Tables, losses_after
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
-from sidrec.systems.reg4rec.rank import CENTRES, MASSES, Reg4RecRanker, load_model
+from sidrec.systems.reg4rec.rank import MASSES, Reg4RecRanker, categories_in, load_model
 from sidrec.systems.reg4rec.rewards import category_hits, step_consistency, step_hits
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Points, Rollout, RolloutSet
@@ -82,7 +82,7 @@ def align(
     histories = histories_of(inputs.baskets, inputs.catalog)
     tables = Tables(
         sets.codes,
-        categories_of(item_vectors(sets.codes, codebooks), tensors[CENTRES]),
+        categories_in(header, tensors).of(inputs.catalog.categories, item_vectors(sets.codes, codebooks)),
         CodePrior.fit(histories, sets, training, last_day=fit_end),
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

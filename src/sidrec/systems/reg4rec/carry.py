@@ -18,7 +18,8 @@ from sidrec.decoding.token_sets import TokenSets
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL, WEIGHTS
 from sidrec.systems.popularity_masses import PAST_WEIGHT, UNSEEN
-from sidrec.systems.reg4rec.rank import MASSES, load_model
+from sidrec.systems.reg4rec.categories import ItemCategories
+from sidrec.systems.reg4rec.rank import MASSES, OF_ITEM, load_model
 
 
 def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
             "a published item has another row or semantic ID than the model was fitted on: weights cannot be carried",
             next_step="fine-tune or train from scratch (lifecycle.verb: refresh or fit)",
         )
-    model, header, _ = load_model(source)
+    model, header, beside = load_model(source)
     sets = TokenSets.of(catalog.codes, model.codebook_size)
     if sets.num_slots != model.num_slots:
         raise BundleError(
@@ -41,9 +42,12 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
         )
     target = folder / "model"
     target.mkdir(parents=True, exist_ok=True)
-    tensors = load_file(source / WEIGHTS)
-    grown = torch.cat([tensors[MASSES], _new_masses(catalog, published) * bool(tensors[MASSES].any())])
-    save_file({**tensors, MASSES: grown}, target / WEIGHTS)
+    masses = beside[MASSES]
+    grown = {MASSES: torch.cat([masses, _new_masses(catalog, published) * bool(masses.any())])}
+    if OF_ITEM in beside:
+        known = ItemCategories(tuple(header["categories"]), beside[OF_ITEM])
+        grown[OF_ITEM] = known.appended(catalog.categories[published:]).of_item
+    save_file({**load_file(source / WEIGHTS), **grown}, target / WEIGHTS)
     files.write_json_atomic(target / MODEL, header)
     return {"rows": len(catalog), "new_items": len(catalog) - published}
 

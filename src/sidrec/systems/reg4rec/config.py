@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SlotOrder = Literal["confidence", "random", "fixed"]
+CategorySource = Literal["metadata", "clusters", "auto"]
 
 
 class Reg4RecModelConfig(BaseModel):
@@ -24,7 +25,14 @@ class Reg4RecModelConfig(BaseModel):
     decoder_layers: int = Field(2, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     temperature: float = Field(0.1, gt=0, description="tau of the cosine between a tower's output and a code.")
-    num_categories: int = Field(64, ge=1, description="K-means clusters of items that a step may name.")
+    categories: CategorySource = Field(
+        "auto",
+        description="What a step names. metadata: the items' own categories. clusters: K-means of their codewords. "
+        "auto: metadata where 9 of 10 items have one and there are 8 at least.",
+    )
+    num_categories: int = Field(
+        64, ge=1, description="Most categories a step may name; of the items' own, the finest level with no more."
+    )
     category_weight: float = Field(0.2, ge=0, description="0: no category head is learnt, and none is asked.")
     order: SlotOrder = Field(
         "confidence",

@@ -22,16 +22,19 @@ from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking, ranking_of
 from sidrec.systems.batches import encoder_input
 from sidrec.systems.held_out import path_of
 from sidrec.systems.history import history_of
+from sidrec.systems.reg4rec.categories import Categories, ItemCategories
 from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecSearchConfig
 from sidrec.systems.reg4rec.model import Memory, Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.search import Open, Pruning, search
+from sidrec.systems.reg4rec.statistics import statistics
 from sidrec.systems.reg4rec.steps import PathSteps
 from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
 
 KIND, FORMAT = "reg4rec", 1
-# In the weights' file beside the generator's own: items' purchases on the day, and the centres of the categories.
-MASSES, CENTRES = "item_masses", "category_centres"
+# In the weights' file beside the generator's own: items' purchases on the day, the centres of the categories, and the
+# category of each item.
+MASSES, CENTRES, OF_ITEM = "item_masses", "category_centres", "item_category"
 # Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
 CHUNK = 32
 
@@ -48,6 +51,8 @@ class Reg4RecRanker:
     repeat: RepeatPath | None
     item_vectors: Float[Tensor, "item dim"]
     recent: NDArray[np.float64]
+    categories: ItemCategories | None = None
+    """None: none are kept, which only explanations miss."""
 
     @classmethod
     def of(
@@ -58,13 +63,15 @@ class Reg4RecRanker:
         config: Reg4RecSearchConfig,
         masses: Float[Tensor, " item"],
         repeat: RepeatPath | None,
+        categories: ItemCategories | None = None,
     ) -> Self:
         """Return the ranker of a generator in evaluation mode."""
         model.eval()
         with torch.no_grad():
             vectors = model.item_vectors(sets.codes)
         prior = CodePrior(sets, masses[None], 0)
-        return cls(model, catalog, sets, config, prior, repeat, vectors, log_recent(catalog.recent_popularity))
+        recent = log_recent(catalog.recent_popularity)
+        return cls(model, catalog, sets, config, prior, repeat, vectors, recent, categories)
 
     @classmethod
     def open(cls, folder: Path, catalog: Catalog, config: Reg4RecSearchConfig) -> Self:
@@ -85,7 +92,8 @@ class Reg4RecRanker:
                 f"the weights know {len(tensors[MASSES])} items, the catalogue has {len(catalog)}",
                 evidence=folder / WEIGHTS,
             )
-        return cls.of(model, catalog, sets, config, tensors[MASSES], path_of(header["repeat"]))
+        kept = ItemCategories(tuple(header["categories"]), tensors[OF_ITEM]) if OF_ITEM in tensors else None
+        return cls.of(model, catalog, sets, config, tensors[MASSES], path_of(header["repeat"]), kept)
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
@@ -135,7 +143,7 @@ class Reg4RecRanker:
             pruning=pruning,
         )
         items, scores = found.items, found.scores.double()
-        valid = (items != NONE).sum(dim=1).tolist()
+        valid, stats = (items != NONE).sum(dim=1).tolist(), statistics(found.steps, self.sets.num_slots)
         if self.repeat is not None and not all(query.exclude_seen for query in queries):
             history = history_items(queries, self.repeat.half_life_days, self.recent)
             excluded = torch.tensor([query.exclude_seen for query in queries])
@@ -156,6 +164,7 @@ class Reg4RecRanker:
                 popularity=self.catalog.popularity,
                 k=query.k,
                 valid_beams=valid[row],
+                stats=stats[row],
             )
             for row, query in enumerate(queries)
         ]
@@ -210,17 +219,22 @@ def load_model(folder: Path) -> tuple[Reg4RecModel, dict[str, Any], dict[str, Te
         Reg4RecModelConfig(**header["model"]), num_slots=header["num_slots"], codebook_size=header["codebook_size"]
     )
     tensors = load_file(folder / WEIGHTS)
-    own = {name: value for name, value in tensors.items() if name not in (MASSES, CENTRES)}
+    beside = {name: tensors.pop(name) for name in (MASSES, CENTRES, OF_ITEM) if name in tensors}
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    seen = {name: tuple(value.shape) for name, value in own.items()}
+    seen = {name: tuple(value.shape) for name, value in tensors.items()}
     if seen != shapes:
         name = sorted({*shapes.items()} ^ {*seen.items()})[0][0]
         raise BundleError(
             f"{name} of the weights is {seen.get(name, 'missing')}, the model's is {shapes.get(name, 'missing')}",
             evidence=folder / WEIGHTS,
         )
-    model.load_state_dict(own)
-    return model, header, {name: tensors[name] for name in (MASSES, CENTRES)}
+    model.load_state_dict(tensors)
+    return model, header, beside
+
+
+def categories_in(header: dict[str, Any], tensors: dict[str, Tensor]) -> Categories:
+    """Return the categories of a model that `load_model` returned."""
+    return Categories(tuple(header.get("categories", ())), tensors[CENTRES])
 
 
 def user_salt(queries: Sequence[Query]) -> Int[Tensor, " row"]:

@@ -73,11 +73,23 @@ class Pruning:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What one step did: the slots that kept hypotheses took, and which of those before it CORP dropped."""
+
+    slot: Int[Tensor, "group kept"]
+    alive: Bool[Tensor, "group kept"]
+    tested: Bool[Tensor, "group beam"]  # hypotheses alive before a step that prunes, none before others
+    dropped: Bool[Tensor, "group beam"]
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """Items found, best first; `NONE` and -inf where fewer than the beam width are open."""
 
     items: Int[Tensor, "group beam"]
     scores: Float[Tensor, "group beam"]
+    steps: tuple[Taken, ...]
+    """Fewer than slots where nothing was left to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +140,20 @@ def search(
     step = steps.begin()
     groups, slots = len(salt), sets.num_slots
     beams = _start(step, groups, slots)
+    taken: list[Taken] = []
     for depth in range(slots):
         tries = min(slots_per_step, slots - depth)
         wanted = preference(order, step.log_probs, beams.free, salt[:, None].expand(beams.scores.shape))
         tried = wanted.topk(tries, dim=-1).indices
         totals = torch.stack([_totals(beams, step, sets, tried[..., index], openings) for index in range(tries)], dim=2)
         beams = _named(beams, step, depth)
-        dropped = None
+        tested, dropped = torch.zeros_like(beams.scores, dtype=torch.bool), None
         if pruning is not None and depth + 1 >= pruning.first:
-            dropped = beams.agreeing < pruning.consistency * depth
+            tested, dropped = beams.scores > -torch.inf, beams.agreeing < pruning.consistency * depth
         pool = _pool(totals, dropped, width * (depth + 1 if slots_per_step > 1 else 1))
         beams, origin, slot, code = _kept(beams, sets, tried, pool, width, pruning, merge=slots_per_step > 1)
+        out = tested if dropped is None else tested & dropped
+        taken.append(Taken(slot, beams.scores > -torch.inf, tested, out))
         # A path with one item left has nothing to choose: what follows is certain, and no category is asked for.
         certain = pruning is None and slots_per_step == 1 and beams.are_items()
         if depth + 1 == slots or certain:
@@ -148,7 +163,7 @@ def search(
     assert beams.matches is not None
     items = beams.matches.only().view(beams.scores.shape)
     scores, place = beams.scores.sort(dim=1, descending=True, stable=True)
-    return Found(items.gather(1, place).masked_fill(scores == -torch.inf, NONE), scores)
+    return Found(items.gather(1, place).masked_fill(scores == -torch.inf, NONE), scores, tuple(taken))
 
 
 def _start(step: Step, groups: int, slots: int) -> Beams:

@@ -15,14 +15,14 @@ from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.token_sets import TokenSets
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel
+from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Query, RankingModel
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
 from sidrec.systems.history import History, histories_of
 from sidrec.systems.reg4rec.align import align
 from sidrec.systems.reg4rec.carry import carry_model
-from sidrec.systems.reg4rec.categories import categories_of, category_centres, item_vectors
+from sidrec.systems.reg4rec.categories import Categories, fit_categories, item_vectors
 from sidrec.systems.reg4rec.config import (
     Reg4RecAlignmentConfig,
     Reg4RecModelConfig,
@@ -33,7 +33,16 @@ from sidrec.systems.reg4rec.losses import Tables, losses
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.probe import probe
-from sidrec.systems.reg4rec.rank import CENTRES, FORMAT, KIND, MASSES, Reg4RecRanker, load_model
+from sidrec.systems.reg4rec.rank import (
+    CENTRES,
+    FORMAT,
+    KIND,
+    MASSES,
+    OF_ITEM,
+    Reg4RecRanker,
+    categories_in,
+    load_model,
+)
 from sidrec.systems.repeat import RepeatPath
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
@@ -90,7 +99,7 @@ class Reg4RecSystem:
             validate=inputs.validate,
         )
         if shards is None or shards.rank == 0:
-            write_model(folder / "model", generator, masses, world.centres, path, log)
+            write_model(folder / "model", generator, masses, world.categories, world.category, path, log)
             Checkpoints(checkpoints, minutes=0).clear()
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
@@ -98,6 +107,7 @@ class Reg4RecSystem:
             "loss": log[-1],
             "train_seconds": log[-1]["seconds"],
             "repeat": held_out_summary,
+            "categories": {"of": "metadata" if world.categories.names else "clusters", "number": world.num_categories},
         }
 
     def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
@@ -119,6 +129,13 @@ class Reg4RecSystem:
     def open(self, folder: Path, catalog: Catalog) -> Reg4RecRanker:
         """Return the ranker in `folder`."""
         return Reg4RecRanker.open(folder, catalog, self.search)
+
+    def explaining(self, model: RankingModel) -> ExplainingModel:
+        """Return an opened model that keeps the paths to what it recommends."""
+        from sidrec.systems.reg4rec import explain
+
+        assert isinstance(model, Reg4RecRanker)
+        return explain.ExplainingModel(model)
 
     def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
         """Return how often codes and categories are right along the true tokens of known next items."""
@@ -245,31 +262,42 @@ class _World:
 
     sets: TokenSets
     histories: list[History]
-    centres: Tensor
+    categories: Categories
     category: Tensor
     fit_day: int
+
+    @property
+    def num_categories(self) -> int:
+        return len(self.categories.centres)
 
     @classmethod
     def of(cls, inputs: FitInputs, config: Reg4RecModelConfig) -> "_World":
         codebooks = Codebook.load(inputs.codebook).quantizer.codebooks
         sets = TokenSets.of(inputs.catalog.codes, codebooks.shape[1])
         vectors = item_vectors(sets.codes, codebooks)
-        centres = category_centres(vectors, config.num_categories, seed=inputs.seed)
         histories = histories_of(inputs.baskets, inputs.catalog)
-        return cls(sets, histories, centres, categories_of(vectors, centres), (inputs.fit_end - EPOCH).days)
+        paths = inputs.catalog.categories
+        if inputs.start is None:
+            found = fit_categories(config.categories, paths, vectors, config.num_categories, seed=inputs.seed)
+        else:
+            # Its head knows these: other ones under its numbers would be learnt against what it says.
+            _, header, tensors = load_model(inputs.start)
+            found = categories_in(header, tensors)
+        return cls(sets, histories, found, found.of(paths, vectors), (inputs.fit_end - EPOCH).days)
 
 
 def write_model(
     folder: Path,
     generator: Reg4RecModel,
     masses: Tensor,
-    centres: Tensor,
+    categories: Categories,
+    of_item: Tensor,
     path: RepeatPath | None,
     log: Sequence[dict[str, Any]],
 ) -> None:
     """Write a model's files."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {**generator.state_dict(), MASSES: masses, CENTRES: centres}
+    tensors = {**generator.state_dict(), MASSES: masses, CENTRES: categories.centres, OF_ITEM: of_item}
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     header = {
         "kind": KIND,
@@ -278,6 +306,7 @@ def write_model(
         "num_slots": generator.num_slots,
         "codebook_size": generator.codebook_size,
         "repeat": None if path is None else asdict(path),
+        "categories": list(categories.names),
         "aligned": False,
     }
     files.write_json_atomic(folder / MODEL, header)

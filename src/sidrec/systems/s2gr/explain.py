@@ -7,8 +7,7 @@ Axes: `user` rows of a batch, `item` recommended items of a user, `level` codes 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,80 +22,15 @@ from sidrec.systems.base import Query, Ranking
 from sidrec.systems.s2gr.model import Decoding
 from sidrec.systems.s2gr.probe import nearest_clusters
 from sidrec.systems.s2gr.rank import CHUNK, S2GRRanker
+from sidrec.systems.s2gr.thoughts import CodeStep, ExplainedItem, Explanation, PointedCluster
 
 NEAREST = 3
 TITLES = 4
 HISTORY = 8
 
-AnswerPath = Literal["generator", "repeat"]
-
-
-@dataclass(frozen=True, slots=True)
-class PointedCluster:
-    """A cluster as a thinking token sees it."""
-
-    cluster: int
-    cluster_prob: float
-    cosine: float
-    num_items: int
-    """Items in it that fit the codes chosen before."""
-    titles: tuple[str, ...]
-    """Of the most popular of them; none where nothing is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodeStep:
-    """One code of a recommended item and the thought before it."""
-
-    level: int
-    code: int
-    log_prob: float
-    """Of the code, among those that can follow the codes before it."""
-    nearest: tuple[PointedCluster, ...]
-    """The clusters that the thinking token points at, nearest first; empty for a disambiguation code."""
-    chosen: PointedCluster | None
-    """The cluster of the code; None for a disambiguation code, which is in none."""
-
-    @property
-    def as_thought(self) -> bool | None:
-        """Whether the code is in the cluster nearest to the thinking token; None without clusters."""
-        return None if self.chosen is None else self.nearest[0].cluster == self.chosen.cluster
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedItem:
-    """A recommended item, its score in the answer, and how the generator came to its codes."""
-
-    item_id: str
-    title: str
-    score: float
-    log_prob: float
-    """The generator's own, the sum over the codes; `score` mixes it with the repeat path's."""
-    path: AnswerPath
-    """repeat: the history holds the item, so the score counts buying it again beside generating it."""
-    steps: tuple[CodeStep, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What one user was recommended, and why."""
-
-    thinking: str
-    history: tuple[str, ...]
-    """Titles of the newest distinct items, newest first."""
-    items: tuple[ExplainedItem, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON data."""
-        value = asdict(self)
-        for item, plain in zip(self.items, value["items"], strict=True):
-            for step, row in zip(item.steps, plain["steps"], strict=True):
-                row["as_thought"] = step.as_thought
-        return value
-
 
 class ExplainingModel:
-    """Ranks as the ranker does, and keeps why; implements `sidrec.systems.base.RankingModel`."""
+    """Ranks as the ranker does, and keeps why; implements `sidrec.systems.base.ExplainingModel`."""
 
     def __init__(self, ranker: S2GRRanker) -> None:
         require_thoughts(ranker)
@@ -108,6 +42,12 @@ class ExplainingModel:
         rankings = self.ranker.rank(queries, beam_width=beam_width, blocked=blocked)
         self.explanations = explain_rankings(self.ranker, queries, rankings, blocked=blocked)
         return rankings
+
+    def page(self, users: Sequence[str], *, title: str) -> str:
+        """Return the last rankings' explanations as one HTML page, under the users' names."""
+        from sidrec.systems.s2gr.thoughts_page import thoughts_page
+
+        return thoughts_page(dict(zip(users, self.explanations, strict=True)), title=title)
 
 
 def explain(
@@ -204,7 +144,7 @@ def _explain_chunk(
             explained.append(
                 ExplainedItem(
                     ranker.catalog.item_ids[item],
-                    _title(ranker, item),
+                    ranker.catalog.title(item),
                     score,
                     sum(step.log_prob for step in steps),
                     "repeat" if again else "generator",
@@ -212,7 +152,7 @@ def _explain_chunk(
                 )
             )
         newest = list(dict.fromkeys(query.items[::-1].tolist()))[:HISTORY]
-        history = tuple(_title(ranker, item) for item in newest)
+        history = tuple(ranker.catalog.title(item) for item in newest)
         yield Explanation(ranker.model.config.thinking, history, tuple(explained))
 
 
@@ -270,12 +210,8 @@ def _step(
     def seen(cluster: int) -> PointedCluster:
         members = fitting[inside == cluster].numpy()
         order = np.lexsort((members, -ranker.catalog.popularity[members]))[:TITLES]
-        titles = tuple(_title(ranker, member) for member in members[order].tolist())
+        titles = tuple(ranker.catalog.title(member) for member in members[order].tolist())
         return PointedCluster(cluster, float(probs[cluster]), float(cosine[cluster]), len(members), titles)
 
     nearest = cosine.topk(min(NEAREST, len(cosine))).indices.tolist()
     return CodeStep(level, code, log_prob, tuple(map(seen, nearest)), seen(int(cluster_of[code])))
-
-
-def _title(ranker: S2GRRanker, item: int) -> str:
-    return ranker.catalog.titles[item] or ranker.catalog.item_ids[item]

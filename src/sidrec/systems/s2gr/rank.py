@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sidrec import files
-from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
-from sidrec.decoding.beam import Beams, beam_search, score_items
+from sidrec.decoding.beam import beam_search, score_items
 from sidrec.decoding.openings import ItemRules, Openings
 from sidrec.decoding.trie import NONE, PrefixTrie
 from sidrec.errors import BundleError
-from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
+from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking, ranking_of
 from sidrec.systems.batches import EncoderInput, encoder_input
-from sidrec.systems.history import History, code_table, has_code
-from sidrec.systems.repeat import RepeatPath, history_items, log_recent
+from sidrec.systems.held_out import path_of
+from sidrec.systems.history import code_table, has_code, history_of
+from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
 from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
@@ -99,7 +99,7 @@ class S2GRRanker:
         load_answering_weights(model, folder)
         # Bundles from before clusters were kept have none.
         clusters = Clusters(*(tensors[name] for name in CLUSTERS)) if CLUSTERS[0] in tensors else None
-        return cls.of(model, catalog, trie, bias, repeat_path(header), clusters)
+        return cls.of(model, catalog, trie, bias, path_of(header["repeat"]), clusters)
 
     def encode(self, queries: Sequence[Query]) -> Memory:
         """Return the encoder's memory of the queries' histories, the newest part of each."""
@@ -112,7 +112,7 @@ class S2GRRanker:
 
     def _inputs(self, queries: Sequence[Query]) -> EncoderInput:
         config = self.model.config
-        histories = [_history(query) for query in queries]
+        histories = [history_of(query) for query in queries]
         if config.flatten:
             trimmed = [history.newest_items(config.max_positions) for history in histories]
             return encoder_input(trimmed, flatten=self.codes.shape[1])
@@ -137,27 +137,32 @@ class S2GRRanker:
         steps = self.steps(queries)
         allowed = self._openings(queries, blocked)
         beams = beam_search(steps, self.trie, self.bias, beam_width=beam_width, allowed=allowed)
-        repeating = [row for row, query in enumerate(queries) if not query.exclude_seen]
-        if self.repeat is None or not repeating:
-            return [
-                self._best(query, beams.items[row], beams.log_probs[row].double(), _valid(beams, row))
-                for row, query in enumerate(queries)
-            ]
-        # A query that excludes its history has none to score, but keeps its row.
-        history = history_items(queries, self.repeat.half_life_days, self.recent)
-        excluded = torch.tensor([query.exclude_seen for query in queries])
-        scored = torch.where(excluded[:, None], NONE, history.items)
-        history_log_p = score_items(steps, self.trie, self.bias, scored)
-        log_copy, gate = self.repeat.log_copy(history, history_log_p)
-        gate = torch.where(excluded, -torch.inf, gate)
-        taken_down = torch.from_numpy(blocked)[history.items.clamp(min=0)] | (scored == NONE)
-        bought = self.repeat.mixed(history_log_p, log_copy, gate).masked_fill(taken_down, -torch.inf)
-        # What the beam found of the history is scored there already.
-        again = (beams.items[:, :, None] == scored[:, None, :]).any(dim=-1) & (beams.items != NONE)
-        stay = torch.nn.functional.logsigmoid(-gate)[:, None] + beams.log_probs.double()
-        items = torch.cat([beams.items, scored], dim=1)
-        scores = torch.cat([stay.masked_fill(again, -torch.inf), bought], dim=1)
-        return [self._best(query, items[row], scores[row], _valid(beams, row)) for row, query in enumerate(queries)]
+        items, scores = beams.items, beams.log_probs.double()
+        valid = (beams.items != NONE).sum(dim=1).tolist()
+        if self.repeat is not None and not all(query.exclude_seen for query in queries):
+            # A query that excludes its history has none to score, but keeps its row.
+            history = history_items(queries, self.repeat.half_life_days, self.recent)
+            excluded = torch.tensor([query.exclude_seen for query in queries])
+            wanted = torch.where(excluded[:, None], NONE, history.items)
+            items, scores = with_history(
+                self.repeat,
+                history,
+                score_items(steps, self.trie, self.bias, wanted),
+                items,
+                scores,
+                excluded=excluded,
+                blocked=torch.from_numpy(blocked),
+            )
+        return [
+            ranking_of(
+                items[row].numpy(),
+                scores[row].numpy(),
+                popularity=self.catalog.popularity,
+                k=query.k,
+                valid_beams=valid[row],
+            )
+            for row, query in enumerate(queries)
+        ]
 
     def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
         excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
@@ -168,14 +173,6 @@ class S2GRRanker:
         for row, items in enumerate(excluding):
             seen[row, : len(items)] = torch.from_numpy(items)
         return self.rules.blocking(torch.from_numpy(blocked)).without(seen)
-
-    def _best(
-        self, query: Query, items: Int[Tensor, " item"], scores: Float[Tensor, " item"], valid_beams: int
-    ) -> Ranking:
-        real = (items != NONE) & (scores > -torch.inf)
-        index, value = items[real].numpy(), scores[real].numpy().astype(np.float32)
-        order = np.lexsort((index, -self.catalog.popularity[index], -value))[: query.k]
-        return Ranking(index[order], value[order], valid_beams)
 
 
 # Parts of the generator that no answer needs; they are not in a bundle.
@@ -206,21 +203,3 @@ def load_answering_weights(model: S2GRModel, folder: Path) -> None:
     lacking = [name for name in missing if not name.startswith(TRAINING_ONLY + PROBE)]
     if lacking or unexpected:
         raise BundleError(f"the weights lack {lacking} or have {unexpected} beyond", evidence=folder / WEIGHTS)
-
-
-def repeat_path(header: dict[str, Any]) -> RepeatPath | None:
-    """Return the repeat path that a model's header holds."""
-    repeat = header["repeat"]
-    if repeat is None:
-        return None
-    return RepeatPath(tuple(repeat["copy_weights"]), tuple(repeat["gate_weights"]), repeat["half_life_days"])
-
-
-def _valid(beams: Beams, row: int) -> int:
-    return int((beams.items[row] != NONE).sum())
-
-
-def _history(query: Query) -> History:
-    start = np.flatnonzero(np.diff(query.basket, prepend=-1))
-    days = query.times[start] // DAY_S
-    return History(query.items, np.append(start, len(query.items)), days)

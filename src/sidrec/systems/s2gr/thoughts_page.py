@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidrec.codebook.page import html_page
 from sidrec.codebook.plots import INK, MAIN, OTHER, PALE
-from sidrec.systems.s2gr.explain import CodeStep, Explanation, PointedCluster
+from sidrec.systems.s2gr.thoughts import CodeStep, Explanation, PointedCluster
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -17,7 +17,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, Query, RankingModel, link_unaligned
+from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
@@ -36,7 +36,6 @@ from sidrec.systems.s2gr.rank import (
     TRAINING_ONLY,
     S2GRRanker,
     load_answering_weights,
-    repeat_path,
 )
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.training.checkpoint import Checkpoints
@@ -73,7 +72,7 @@ class S2GRSystem:
         epochs = self.training.epochs if inputs.start is None else self.training.fine_tune_epochs
         held_out_file = folder / "repeat_path.json"
         if inputs.start is not None:
-            path = repeat_path(files.read_json(inputs.start / MODEL))
+            path = path_of(files.read_json(inputs.start / MODEL)["repeat"])
         elif self.repeat.enabled:
             if held_out_file.exists():
                 held_out_summary = files.read_json(held_out_file)
@@ -117,6 +116,13 @@ class S2GRSystem:
     def open(self, folder: Path, catalog: Catalog) -> S2GRRanker:
         """Return the ranker in `folder`."""
         return S2GRRanker.open(folder, catalog)
+
+    def explaining(self, model: RankingModel) -> ExplainingModel:
+        """Return an opened model that keeps what it thought before each code."""
+        from sidrec.systems.s2gr import explain
+
+        assert isinstance(model, S2GRRanker)
+        return explain.ExplainingModel(model)
 
     def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
         """Return how often codes, and clusters under the thinking tokens, are right along true semantic IDs."""

@@ -183,3 +183,16 @@ def test_weights_of_another_system_or_shape_are_refused(world: Any, fitted: Path
         (folder / MODEL).write_text(header.replace(*change))
         with pytest.raises(BundleError, match=said):
             Reg4RecSystem.open(system_of(), folder, world.catalog)
+
+
+def test_every_ranking_says_how_it_was_searched(ranker: Reg4RecRanker) -> None:
+    """Alone or in a batch; survival only where paths are pruned."""
+    asked = [replace(one, k=5) for one in QUERIES]
+    together = ranker.rank(asked, beam_width=20, blocked=NOTHING)
+    pruning = replace(ranker, search=Reg4RecSearchConfig(consistency=1.0, prune_from=2))
+
+    assert [set(one.stats) for one in together] == [{"first_slot", "order_entropy"}] * 3
+    for one, query_ in zip(together, asked, strict=True):
+        assert one.stats == ranker.rank([query_], beam_width=20, blocked=NOTHING)[0].stats
+    for one in pruning.rank(asked, beam_width=20, blocked=NOTHING):
+        assert 0 <= one.stats["pruning_survival"] <= 1

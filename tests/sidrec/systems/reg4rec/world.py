@@ -8,7 +8,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.history import histories_of
-from sidrec.systems.reg4rec.categories import categories_of, category_centres, item_vectors
+from sidrec.systems.reg4rec.categories import fit_categories, item_vectors
 from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.losses import Tables
 from sidrec.systems.reg4rec.model import Reg4RecModel
@@ -34,7 +34,9 @@ def tables_of(world: Any, *, categories: int = 5) -> Tables:
     vectors = item_vectors(sets.codes, codebooks)
     histories = histories_of(world.baskets, world.catalog)
     prior = CodePrior.fit(histories, sets, Reg4RecTrainingConfig(), last_day=FIT_DAY)
-    return Tables(sets.codes, categories_of(vectors, category_centres(vectors, categories, seed=0)), prior)
+    paths = world.catalog.categories
+    found = fit_categories("auto", paths, vectors, categories, seed=0)
+    return Tables(sets.codes, found.of(paths, vectors), prior)
 
 
 def batch_of(world: Any, sampling: Sampling = SAMPLING) -> TrainingBatch:

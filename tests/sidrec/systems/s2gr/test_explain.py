@@ -20,11 +20,12 @@ from sidrec.systems.base import Query
 from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
-from sidrec.systems.s2gr.explain import NEAREST, TITLES, CodeStep, Explanation, cluster_probs, explain
+from sidrec.systems.s2gr.explain import NEAREST, TITLES, cluster_probs, explain
 from sidrec.systems.s2gr.model import Decoding, S2GRModel
 from sidrec.systems.s2gr.probe import nearest_clusters
 from sidrec.systems.s2gr.rank import S2GRRanker
 from sidrec.systems.s2gr.steps import GeneratorSteps
+from sidrec.systems.s2gr.thoughts import CodeStep, Explanation
 from sidrec.systems.s2gr.thoughts_page import thoughts_page
 
 DAY = 86_400
