@@ -2,8 +2,13 @@
 
 Shares are left to who reads: a cold share is a rate of `sidrec_answers_total{source="cold"}` by that of all. The time
 that requests wait is Triton's own `nv_inference_queue_duration_us`.
+
+A sample that changes is a message to the server's process and waits for its answer, so no request sends any: what
+batches add is gathered here and published once a second.
 """
 
+import logging
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +18,9 @@ import triton_python_backend_utils as pb_utils
 from serving.triton.answering import Refused, Served
 from sidrec.exposure import ExposureWriter
 
+log = logging.getLogger(__name__)
+
+_PUBLISH_S = 1.0
 _COUNTERS = {
     "sidrec_answers_total": "Answers by arm and source",
     "sidrec_refusals_total": "Requests without an answer, by whose fault it was",
@@ -32,9 +40,11 @@ _GAUGES = {
 class Metrics:
     """Counts of one revision by all its instances, and gauges of this instance."""
 
-    def __init__(self, revision: str, instance: str) -> None:
+    def __init__(self, revision: str, instance: str, exposures: ExposureWriter) -> None:
+        """Start to publish what is counted, and the state of `exposures`."""
         self._revision = revision
         self._instance = instance
+        self._exposures = exposures
         kinds = ((_COUNTERS, pb_utils.MetricFamily.COUNTER), (_GAUGES, pb_utils.MetricFamily.GAUGE))
         self._families = {
             name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
@@ -42,12 +52,39 @@ class Metrics:
             for name, text in texts.items()
         }
         self._metrics: dict[tuple[str, ...], Any] = {}
+        self._counted: Counter[Key] = Counter()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._publish()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="metrics")
+        self._thread.start()
 
-    def count(self, outcomes: Sequence[Served | Refused], exposures: ExposureWriter) -> None:
-        """Add a batch's outcomes and show the writer's state; canaries are not counted."""
-        for key, number in counts(outcomes).items():
+    def count(self, outcomes: Sequence[Served | Refused]) -> None:
+        """Add a batch's outcomes; canaries are not counted."""
+        found = counts(outcomes)
+        with self._lock:
+            self._counted.update(found)
+
+    def close(self) -> None:
+        """Publish what is left and stop."""
+        self._closed.set()
+        self._thread.join()
+        self._publish()
+
+    def _run(self) -> None:
+        while not self._closed.wait(_PUBLISH_S):
+            try:
+                self._publish()
+            except Exception:
+                # The boundary: the server's process did not answer, and the next second may be better.
+                log.exception("event=metrics_unpublished")
+
+    def _publish(self) -> None:
+        with self._lock:
+            found, self._counted = self._counted, Counter()
+        for key, number in found.items():
             self._metric(*key).increment(number)
-        stats = exposures.stats()
+        stats = self._exposures.stats()
         self._gauge("sidrec_exposures_buffered", stats.buffered)
         self._gauge("sidrec_exposures_dropped", stats.dropped)
 

@@ -59,8 +59,7 @@ class TritonPythonModel:
             flush_s=revision.exposure_flush_s,
             max_rows=int(os.environ.get("SIDREC_EXPOSURE_ROWS", _EXPOSURE_ROWS)),
         )
-        self._metrics = Metrics(str(revision.revision), args["model_instance_name"])
-        self._metrics.count([], self._exposures)
+        self._metrics = Metrics(str(revision.revision), args["model_instance_name"], self._exposures)
         self._metrics.show_threads(torch.get_num_threads())
         log.info("event=loaded revision=%d bundles=%s", revision.revision, ",".join(revision.bundle_ids))
 
@@ -78,7 +77,7 @@ class TritonPythonModel:
         for outcome in outcomes:
             if isinstance(outcome, Served) and not outcome.request.canary:
                 self._exposures.append(exposure(outcome, self._answerer.revision, latency_ms))
-        self._metrics.count(outcomes, self._exposures)
+        self._metrics.count(outcomes)
         return responses
 
     def _outcomes(self, requests: Sequence[Any]) -> list[Served | Refused]:
@@ -97,12 +96,13 @@ class TritonPythonModel:
         return [outcomes[index] for index in range(len(requests))]
 
     def finalize(self) -> None:
-        """Write the exposures that are still buffered."""
+        """Write the exposures that are still buffered, and publish the last counts."""
         try:
             self._exposures.close()
+            self._metrics.close()
         except Exception:
             # The boundary: Triton prints nothing of what is raised here.
-            log.exception("event=exposures_lost rows=%d", self._exposures.stats().buffered)
+            log.exception("event=not_closed exposures=%d", self._exposures.stats().buffered)
 
 
 def _reader(request: Any) -> Any:

@@ -30,7 +30,7 @@ def scrape(server: TritonServer) -> dict[tuple[str, ...], float]:
 
 
 def wait_for(server: TritonServer, key: tuple[str, ...], value: float) -> dict[tuple[str, ...], float]:
-    """Return the page once a sample has a value; it is refreshed a moment after the answer."""
+    """Return the page once a sample has a value; counts are published once a second."""
     deadline = time.monotonic() + 10
     while (page := scrape(server)).get(key) != value and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -39,6 +39,7 @@ def wait_for(server: TritonServer, key: tuple[str, ...], value: float) -> dict[t
 
 def test_beams_sources_refusals_and_rows_are_counted(live: Live) -> None:
     """Warm, cold, degraded and refused requests move their own counters by one each; a canary moves none."""
+    time.sleep(2)  # what other tests asked is published by then
     before = scrape(live.server)
     user = {"user_id": "metrics"}
     arm = f'arm="{live.client.recommend(**user, context={"canary": True}).arm}"'
@@ -78,6 +79,8 @@ def test_feature_reads_have_a_status_and_an_age(tmp_path: Path, own_state: Path)
             wait_answer(server.running, client)
             assert client.recommend(user_id="user-000 é").source == "model"
             assert client.recommend(user_id="nobody").source == "cold"
+        # The two may have been asked of different instances, which publish by clocks of their own.
+        wait_for(server, ("sidrec_feature_reads_total", 'status="fresh"'), 1)
         page = wait_for(server, ("sidrec_feature_reads_total", 'status="missing"'), 1)
     finally:
         server.stop()
