@@ -5,6 +5,7 @@ One path for every backbone: the tiny one is first written to a folder as a down
 Axes: `token` of the vocabulary.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,7 @@ def _extended(model: Any, tokenizer: PreTrainedTokenizerBase, vocab: SidVocab, *
     # A vocabulary may be padded beyond its tokenizer; what is there already stays.
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity(transformers_logging.ERROR)
+        transformers_logging.set_verbosity(logging.ERROR)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=near_mean)
         transformers_logging.set_verbosity(verbosity)
     return Backbone(model, tokenizer, vocab)
@@ -208,8 +209,8 @@ def _check_fingerprint(folder: Path, vocab: SidVocab) -> None:
         raise BundleError(f"{HEADER} is of format {header.get('format')!r}, expected {FORMAT}", evidence=path)
     if header["fingerprint"] != vocab.fingerprint:
         raise BundleError(
-            f"the language model was trained on semantic IDs {header['fingerprint'][:12]}… of {header['sizes']} codes "
-            f"a level, the catalogue's are {vocab.fingerprint[:12]}… of {list(vocab.sizes)}: its words mean other items",
+            f"the language model learnt semantic IDs {header['fingerprint'][:12]}… of {header['sizes']} codes a level, "
+            f"the catalogue's are {vocab.fingerprint[:12]}… of {list(vocab.sizes)}: its words mean other items",
             evidence=path,
             next_step="open it with the catalogue of its own bundle, or train on this one",
         )
