@@ -14,6 +14,7 @@ from sidrec.errors import UsageError
 from sidrec.systems.sidreasoner.tasks import Chat
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
 
+Messages = list[dict[str, str]]
 EMPTY_RATIONALE = f"{THINK}\n\n{END_THINK}\n\n"
 
 
@@ -33,11 +34,9 @@ def rationale_text(rationale: str) -> str:
     return f"{THINK}\n{rationale}\n{END_THINK}\n\n" if rationale else EMPTY_RATIONALE
 
 
-def question_text(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
+def question_text(tokenizer: PreTrainedTokenizerBase, question: Messages) -> str:
     """Return the text up to where the assistant begins to write, whatever the backbone's template does there."""
-    text = tokenizer.apply_chat_template(
-        chat.question(), tokenize=False, add_generation_prompt=True, enable_thinking=True
-    )
+    text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True, enable_thinking=True)
     if not isinstance(text, str):
         raise UsageError(f"the backbone's chat template gives {type(text).__name__}, expected a text")
     # Templates of models that always think open the rationale themselves.
@@ -46,7 +45,7 @@ def question_text(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
 
 def direct_text(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     """Return the text that the answer of the direct mode follows: the question and the empty rationale."""
-    return question_text(tokenizer, chat) + EMPTY_RATIONALE
+    return question_text(tokenizer, chat.question()) + EMPTY_RATIONALE
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -56,15 +55,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, max_tokens: int) -> Sample:
-    """Return a chat whose answer is learnt, and the rationale too where there is one; too long, it loses its beginning.
+    """Return a chat whose answer is learnt, and its rationale where it has one; too long, it loses its beginning."""
+    answer = rationale_text(chat.rationale) + chat.answer if chat.rationale else chat.answer
+    return encode_turn(tokenizer, chat.question(), answer, max_tokens=max_tokens)
+
+
+def encode_turn(tokenizer: PreTrainedTokenizerBase, question: Messages, answer: str, *, max_tokens: int) -> Sample:
+    """Return a conversation of which the last turn, the assistant's, is learnt.
 
     The parts are encoded one by one, as an answer is written; where the whole is encoded otherwise, it counts, and what
     is learnt are the tokens that reach into the answer.
+
+    Args:
+        answer: opens with its rationale, or has none.
     """
-    if chat.rationale:
-        before, answer = question_text(tokenizer, chat), rationale_text(chat.rationale) + chat.answer
-    else:
-        before, answer = direct_text(tokenizer, chat), chat.answer
+    before = question_text(tokenizer, question) + ("" if answer.startswith(THINK) else EMPTY_RATIONALE)
     end = str(tokenizer.eos_token)
     read, own = encode(tokenizer, before), encode(tokenizer, answer) + encode(tokenizer, end)
     whole = encode(tokenizer, before + answer + end)

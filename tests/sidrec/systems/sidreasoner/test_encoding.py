@@ -105,7 +105,7 @@ def test_a_template_that_opens_the_rationale_itself_does_not_open_it_twice() -> 
     tokenizer = train_tokenizer(["some text"], 400)
     tokenizer.chat_template = "{{ messages[1].content + '\\n<think>\\n' }}"
 
-    assert question_text(tokenizer, Chat("", "?")) == "?\n"
+    assert question_text(tokenizer, Chat("", "?").question()) == "?\n"
 
 
 def test_a_plain_text_is_learnt_whole(backbone: Backbone) -> None:

@@ -11,7 +11,7 @@ from sidrec.systems.sidreasoner.vocab import SidVocab
 THEMES = ("garden", "kitchen", "winter", "paper", "travel", "music", "baby", "office")
 THINGS = ("lamp", "box", "bag", "set", "card", "cup", "clock", "sign")
 
-TINY = TinyConfig(num_layers=2, dim=64, ff_dim=128, num_heads=4, num_key_heads=2, head_dim=16, vocabulary=400)
+TINY = TinyConfig(num_layers=2, dim=64, ff_dim=128, num_heads=4, num_key_heads=2, head_dim=16, vocabulary=800)
 MODEL = SIDReasonerModelConfig(tiny=TINY, max_tokens=256)
 
 
