@@ -71,7 +71,7 @@ class SIDReasonerRanker:
         max_history: int,
         max_tokens: int,
     ) -> Self:
-        """Return the ranker of a backbone as it is now.
+        """Return the ranker of a backbone as it is now, which answers where the weights lie.
 
         Raises:
             UsageError: its architecture is none that answers are computed for.
@@ -82,11 +82,13 @@ class SIDReasonerRanker:
             raise UsageError(f"{error}", next_step="model.backbone: a Qwen3 model, or tiny") from error
         state = {name: value.detach() for name, value in backbone.model.state_dict().items()}
         decoder = CausalDecoder(shape, state)
+        device = decoder.gain.device
+        trie = trie.to(device)
         levels = [
-            torch.tensor(backbone.token_ids(backbone.vocab.level_tokens(level)), device=decoder.gain.device)
+            torch.tensor(backbone.token_ids(backbone.vocab.level_tokens(level)), device=device)
             for level in range(trie.num_levels)
         ]
-        everything = torch.arange(len(decoder.embedding), device=decoder.gain.device)
+        everything = torch.arange(len(decoder.embedding), device=device)
         words = CodeTokens(decoder, [everything]).weights[0]
         bias = decoder.gain.new_zeros(trie.num_nodes)
         codes, rules = CodeTokens(decoder, levels), ItemRules(trie)
@@ -114,7 +116,8 @@ class SIDReasonerRanker:
     ) -> list[Float[Tensor, "row item"]]:
         """Return the exact log-probabilities of each list's items in direct mode, -inf for `NONE`."""
         steps = self._steps([direct_text(self.backbone.tokenizer, self._question(query)) for query in queries])
-        return [score_items(steps, self.trie, self.bias, items) for items in lists]
+        device = self.decoder.gain.device
+        return [score_items(steps, self.trie, self.bias, items.to(device)).cpu() for items in lists]
 
     @torch.no_grad()
     def think(self, queries: Sequence[Query]) -> list[Thought]:
