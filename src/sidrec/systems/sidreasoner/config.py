@@ -52,8 +52,11 @@ class SIDReasonerModelConfig(BaseModel):
     )
     download: bool = Field(False, description="True: a backbone that is not on this machine is fetched. [ours]")
     tiny: TinyConfig = TinyConfig.model_validate({})
-    lora_rank: int = Field(0, ge=0, description="0: every weight is trained [paper]. Else: adapters of this rank.")
-    lora_alpha: float = Field(32.0, gt=0, description="Adapters count alpha / rank. [ours]")
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        description="0: every weight is trained [paper]. Else: adapters of this rank, once peft is a dependency.",
+    )
     max_history: int = Field(10, ge=1, description="Newest items of a history that a prompt names. [paper]")
     max_tokens: int = Field(1024, ge=64, description="A longer sample loses its beginning. [paper]")
 

@@ -9,6 +9,7 @@ Axes: `row` samples of one task.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Mixture:
     def _titles(self, point: Point) -> str:
         return tasks.history_text(point.history, self._called, max_items=self.max_history)
 
-    @property
+    @cached_property
     def _called(self) -> list[str]:
         return [title or name for title, name in zip(self.titles, self.vocab.names, strict=True)]
 
