@@ -21,6 +21,7 @@ from sidrec.systems.sidreasoner.config import SIDReasonerCorpusConfig, TeacherCo
 from sidrec.systems.sidreasoner.items import ItemFacts
 from sidrec.systems.sidreasoner.points import Point
 from sidrec.systems.sidreasoner.reply_cache import ReplyCache
+from sidrec.systems.sidreasoner.tasks import shown
 from sidrec.systems.sidreasoner.teacher import Request, Teacher
 from sidrec.systems.sidreasoner.template_teacher import TemplateTeacher
 from sidrec.systems.sidreasoner.vocab import SidVocab
@@ -65,13 +66,14 @@ def build_corpus(
     vocab: SidVocab,
     replies: Path,
     *,
+    max_history: int,
     seed: int,
 ) -> Corpus:
     """Return the corpus; what `replies` (JSON lines) holds already is not asked for again.
 
     Args:
         items: [catalogue item], and `popularity` decides which of them get a text.
-        points: to learn from.
+        points: to learn from, of whose histories a text names the newest `max_history` items.
 
     Raises:
         CheckFailedError: more texts than `config.max_fallback_share` had to come from the template.
@@ -84,7 +86,7 @@ def build_corpus(
     with ReplyCache(replies) as cache:
         writer = _Writer(teacher, TemplateTeacher(seed), config, cache)
         item_texts = _item_texts(writer, order, items, titles, vocab)
-        rationales, stories = _user_texts(writer, rows, items, titles, vocab)
+        rationales, stories = _user_texts(writer, rows, items, titles, vocab, max_history)
     return Corpus(
         item_texts, rationales, stories, {"teacher": teacher.name, "texts": writer.report, "usage": teacher.usage()}
     )
@@ -116,16 +118,20 @@ def _user_texts(
     items: Sequence[ItemFacts],
     titles: Sequence[str],
     vocab: SidVocab,
+    max_history: int,
 ) -> tuple[list[Rationale], list[str]]:
     heat = writer.config.temperature
 
+    def bought_by(point: Point) -> list[int]:
+        return [item for basket in shown(point.history, max_items=max_history) for item in basket]
+
     def fault_of(point: Point, check: Callable[..., str | None]) -> Fault:
-        bought = point.history.items.tolist()
+        bought = bought_by(point)
         return lambda reply: check(reply, bought, point.targets, vocab, titles)
 
     read = []
     for point, _ in rows:
-        bought = point.history.items.tolist()
+        bought = bought_by(point)
         read.append(prompts.read_history([vocab.name(item) for item in bought], [items[item] for item in bought], heat))
     monologues = writer.write(read, [fault_of(point, checks.monologue_fault) for point, _ in rows])
     rationales = [
@@ -133,7 +139,7 @@ def _user_texts(
     ]
     told = []
     for rationale in rationales:
-        names = [vocab.name(item) for item in rationale.point.history.items.tolist()]
+        names = [vocab.name(item) for item in bought_by(rationale.point)]
         told.append(prompts.weave_history(names, rationale.text, heat))
     stories = writer.write(told, [fault_of(rationale.point, checks.story_fault) for rationale in rationales])
     return rationales, [story for story in stories if story is not None]

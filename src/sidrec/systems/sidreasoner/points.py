@@ -20,10 +20,10 @@ class Point:
     targets: tuple[int, ...]
 
 
-def points_of(histories: Sequence[History], *, max_items: int) -> list[Point]:
-    """Return every basket but a user's first as a point, with no more of its past than a prompt shows."""
+def points_of(histories: Sequence[History]) -> list[Point]:
+    """Return every basket but a user's first as a point."""
     return [
-        Point(user, _past(history, basket, max_items), tuple(basket_items(history, basket)))
+        Point(user, _past(history, basket), tuple(basket_items(history, basket)))
         for user, history in enumerate(histories)
         for basket in range(1, len(history))
     ]
@@ -43,7 +43,5 @@ def held_out(points: Sequence[Point], *, share: float, seed: int) -> tuple[list[
     return [point for point in points if point.user not in kept], [point for point in points if point.user in kept]
 
 
-def _past(history: History, basket: int, max_items: int) -> History:
-    end = history.start[basket]
-    past = History(history.items[:end], history.start[: basket + 1], history.days[:basket])
-    return past.newest_items(max_items)
+def _past(history: History, basket: int) -> History:
+    return History(history.items[: history.start[basket]], history.start[: basket + 1], history.days[:basket])

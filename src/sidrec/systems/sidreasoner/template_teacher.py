@@ -71,14 +71,15 @@ class TemplateTeacher:
         }
 
     def _item(self, facts: Any) -> str:
-        text = facts["description"]
-        return self._choice(_ITEM_FRAMES, facts["name"]).format(
+        description = facts["description"]
+        text = self._choice(_ITEM_FRAMES, facts["name"]).format(
             name=facts["name"],
-            features=listed(text["key_features"][:4]),
-            use=text["use_cases"][0],
-            audience=text["target_audience"],
-            related=listed(text["related_keywords"][:4]),
+            features=listed(description["key_features"][:4]),
+            use=description["use_cases"][0],
+            audience=description["target_audience"],
+            related=listed(description["related_keywords"][:4]),
         )
+        return text[0].upper() + text[1:]
 
     def _monologue(self, facts: Any) -> str:
         """Return what counts say: what most purchases share, what the newest share, never which one comes next."""

@@ -60,7 +60,7 @@ class SIDReasonerSystem:
         if inputs.start is not None:
             raise UsageError("SIDReasoner does not go on from other weights", next_step="train from scratch")
         vocab = vocab_of(inputs.catalog, inputs.codebook)
-        points = points_of(histories_of(inputs.baskets, inputs.catalog), max_items=self.model.max_history)
+        points = points_of(histories_of(inputs.baskets, inputs.catalog))
         share = 0.0 if inputs.validate is not None else self.training.held_out_share
         points, kept = held_out(points, share=share, seed=inputs.seed)
         corpus = build_corpus(
@@ -71,6 +71,7 @@ class SIDReasonerSystem:
             points,
             vocab,
             folder / "replies.jsonl",
+            max_history=self.model.max_history,
             seed=inputs.seed,
         )
         stages = _Stages(self, inputs, folder, vocab)

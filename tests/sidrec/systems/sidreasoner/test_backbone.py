@@ -108,7 +108,7 @@ def test_a_missing_backbone_says_what_to_do(backbone: Backbone, tmp_path: Path) 
 
 
 def test_adapters_are_not_left_out_in_silence(backbone: Backbone, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="model.lora_rank is 8"):
+    with pytest.raises(UsageError, match=r"model\.lora_rank is 8"):
         load(MODEL.model_copy(update={"lora_rank": 8}), backbone.vocab, ["text"], tmp_path, seed=0)
 
 

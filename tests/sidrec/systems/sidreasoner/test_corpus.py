@@ -17,6 +17,7 @@ from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.points import Point, held_out, points_of
 from sidrec.systems.sidreasoner.reply_cache import ReplyCache
+from sidrec.systems.sidreasoner.tasks import shown
 from sidrec.systems.sidreasoner.teacher import Request, Teacher
 from sidrec.systems.sidreasoner.template_teacher import TemplateTeacher
 from sidrec.systems.sidreasoner.vocab import SidVocab
@@ -38,9 +39,10 @@ def corpus_of(world: Any, teacher: Teacher, folder: Path, config: SIDReasonerCor
         config,
         item_facts(catalog),
         catalog.popularity.tolist(),
-        points_of(histories(world), max_items=10),
+        points_of(histories(world)),
         vocab_of(catalog),
         folder / "replies.jsonl",
+        max_history=10,
         seed=0,
     )
 
@@ -86,7 +88,8 @@ def test_a_rationale_does_not_know_what_came_next(world: Any, vocab: SidVocab, t
     corpus = corpus_of(world, teacher, tmp_path)
     read = [request for request in teacher.asked if request.task == "read_history"]
     for request, rationale in zip(read, corpus.rationales, strict=True):
-        told = set(rationale.point.targets) - set(rationale.point.history.items.tolist())
+        bought = {item for basket in shown(rationale.point.history, max_items=10) for item in basket}
+        told = set(rationale.point.targets) - bought
 
         assert rationale.target in rationale.point.targets
         assert not told & {item for item, _ in vocab.mentions(request.user + rationale.text + str(request.facts))}
@@ -288,15 +291,15 @@ def test_keywords_are_words_that_items_share(world: Any) -> None:
 
 def test_a_point_is_a_past_and_its_next_basket() -> None:
     history = History(np.array([3, 1, 3, 2, 0]), np.array([0, 2, 4, 5]), np.array([10, 20, 30]))
-    points = points_of([history], max_items=3)
+    points = points_of([history])
 
-    assert [point.history.items.tolist() for point in points] == [[3, 1], [1, 3, 2]]
+    assert [point.history.items.tolist() for point in points] == [[3, 1], [3, 1, 3, 2]]
     assert [point.targets for point in points] == [(3, 2), (0,)]
-    assert points[1].history.start.tolist() == [0, 1, 3]
+    assert points[1].history.start.tolist() == [0, 2, 4]
 
 
 def test_held_out_users_are_learnt_nothing_from(world: Any) -> None:
-    points = points_of(histories(world), max_items=10)
+    points = points_of(histories(world))
     learnt, kept = held_out(points, share=0.2, seed=3)
     both: list[Point] = [*learnt, *kept]
 

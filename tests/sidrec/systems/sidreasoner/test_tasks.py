@@ -12,11 +12,19 @@ NAMES = ["zero", "one", "two", "three"]
 
 @pytest.mark.parametrize(
     ("max_items", "text"),
-    [(9, "three, one; two; zero"), (3, "one; two; zero"), (2, "two; zero"), (1, "zero")],
+    [(9, "one, three; two; zero"), (3, "three; two; zero"), (2, "two; zero"), (1, "zero")],
 )
 def test_a_history_is_shown_oldest_first_by_baskets(max_items: int, text: str) -> None:
     """The newest items stay, also where that cuts a basket."""
     assert tasks.history_text(BASKETS, NAMES, max_items=max_items) == text
+
+
+def test_a_basket_is_shown_as_a_set() -> None:
+    """The order of its lines, and how often one stands there, are not seen; baskets keep theirs, and repeats."""
+    jumbled = History(np.array([1, 3, 1, 2, 2, 3]), np.array([0, 3, 4, 6]), np.array([10, 20, 30]))
+
+    assert tasks.shown(jumbled, max_items=9) == [[1, 3], [2], [2, 3]]
+    assert tasks.shown(jumbled, max_items=4) == [[3], [2], [2, 3]]
 
 
 @pytest.mark.parametrize(

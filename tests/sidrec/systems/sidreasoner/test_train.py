@@ -72,7 +72,7 @@ def test_a_stage_learns_the_users_themes(world: Any, tmp_path: Path) -> None:
     """Users buy within a theme; after some epochs of the plain recommendation so do the answers, and the loss falls."""
     catalog = titled(world)
     vocab = vocab_of(catalog)
-    points = points_of(histories(world), max_items=4)
+    points = points_of(histories(world))
     nothing = Corpus([], [], [], {})
     backbone = load(MODEL, vocab, words_of(catalog.titles, nothing), tmp_path / "tiny", seed=0)
     mixture = Mixture(backbone.tokenizer, vocab, catalog.titles, 4, 256)
