@@ -33,15 +33,15 @@ def item_facts(catalog: Catalog, table: pl.DataFrame | None = None) -> list[Item
     """Return the facts of every catalogue item.
 
     Args:
-        table: an items table (any rows) with what the catalogue does not keep: brand, categories, description.
+        table: an items table (any rows): brands and descriptions, which the catalogue lacks, and categories, which count.
     """
     known: dict[str, dict[str, str | None]] = {}
     if table is not None:
         columns = [name for name in ("brand", "categories", "description") if name in table.columns]
         known = {row["item_id"]: row for row in table.select("item_id", *columns).iter_rows(named=True)}
     bare = []
-    for item_id, title in zip(catalog.item_ids, catalog.titles, strict=True):
-        row = known.get(item_id, {})
+    for item_id, title, own in zip(catalog.item_ids, catalog.titles, catalog.categories, strict=True):
+        row = {"categories": own, **known.get(item_id, {})}
         brand, categories, description = (str(row.get(name) or "") for name in ("brand", "categories", "description"))
         bare.append(ItemFacts(title, brand, categories, description))
     words = [_words(item) for item in bare]

@@ -112,7 +112,7 @@ def listed(words: Sequence[str], word: str = "and") -> str:
 
 def last_category(path: str) -> str:
     """Return the narrowest of categories written from wide to narrow."""
-    parts = [part.strip() for part in path.replace(">", "|").replace(",", "|").split("|")]
+    parts = [part.strip() for part in path.replace(">", ";").replace("|", ";").split(";")]
     return next((part for part in reversed(parts) if part), "")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sidrec.systems.sidreasoner.points import Point, held_out, points_of
 from sidrec.systems.sidreasoner.reply_cache import ReplyCache
 from sidrec.systems.sidreasoner.tasks import shown
 from sidrec.systems.sidreasoner.teacher import Request, Teacher
-from sidrec.systems.sidreasoner.template_teacher import TemplateTeacher
+from sidrec.systems.sidreasoner.template_teacher import TemplateTeacher, last_category
 from sidrec.systems.sidreasoner.vocab import SidVocab
 from tests.sidrec.systems.sidreasoner.chat_server import ChatServer
 from tests.sidrec.systems.sidreasoner.world import histories, titled, vocab_of
@@ -280,12 +281,14 @@ def test_a_description_has_all_its_keys(change: dict[str, Any], fault: str | Non
 
 def test_keywords_are_words_that_items_share(world: Any) -> None:
     """The rarest first; a word of one item alone would tell which it is."""
-    catalog = titled(world)
+    catalog = replace(titled(world), categories=["Home; Garden", *[None] * 63])
     table = pl.DataFrame({"item_id": ["i00"], "brand": ["Acme"], "description": ["A unique lantern"]})
     facts = item_facts(catalog, table)
 
     assert facts[0].keywords == ("garden", "lamp", "small")
     assert facts[0].brand == "Acme"
+    assert last_category(facts[0].categories) == "Garden"
+    assert facts[1].categories == ""
     assert facts[1].brand == ""
 
 
