@@ -33,7 +33,7 @@ def item_facts(catalog: Catalog, table: pl.DataFrame | None = None) -> list[Item
     """Return the facts of every catalogue item.
 
     Args:
-        table: an items table (any rows): brands and descriptions, which the catalogue lacks, and categories, which count.
+        table: an items table (any rows) with brands and descriptions; categories in it count.
     """
     known: dict[str, dict[str, str | None]] = {}
     if table is not None:
