@@ -16,6 +16,7 @@ SHAPED = [
     "sidrec.systems.s2gr.losses",
     *(f"sidrec.systems.reg4rec.{module}" for module in ("categories", "horizon", "losses", "model", "order", "prior")),
     *(f"sidrec.systems.reg4rec.{module}" for module in ("rewards", "rollout", "search", "steps")),
+    *(f"sidrec.systems.sidreasoner.{module}" for module in ("batches", "sft")),
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 

@@ -44,7 +44,7 @@ class Checkpoints:
         partial = self.folder / f".tmp-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
+        save_file(_apart(tensors), partial / TENSORS)
         files.write_json_atomic(partial / STATE, state)
         final = self.folder / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
@@ -64,6 +64,17 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove the run's checkpoints: it is finished and its result lies elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, none in another's memory: tied weights are written once a name."""
+    taken: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        apart[name] = own.clone() if own.data_ptr() in taken else own
+        taken.add(own.data_ptr())
+    return apart
 
 
 def training_tensors(

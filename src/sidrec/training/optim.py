@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices only, and a learning rate that warms up and then follows one of three curves."""
+"""AdamW with decay on matrices only, and a learning rate that warms up and then follows one of four curves."""
 
 import math
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn, optim
 
-Schedule = Literal["cosine", "constant", "inverse_sqrt"]
+Schedule = Literal["cosine", "linear", "constant", "inverse_sqrt"]
 
 
 def adamw(parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float) -> optim.AdamW:
@@ -23,8 +23,8 @@ def schedule(step: int, *, total: int, warmup_share: float, kind: Schedule = "co
     """Return the share of the learning rate at `step` (from 0): it rises linearly, then goes as `kind` says.
 
     Args:
-        kind: `cosine` falls to 0 at `total` as half a cosine; `constant` stays; `inverse_sqrt` falls as one over the
-            square root of the steps taken, so where the run ends does not matter to it.
+        kind: `cosine` falls to 0 at `total` as half a cosine, `linear` as a line; `constant` stays; `inverse_sqrt`
+            falls as one over the square root of the steps taken, so where the run ends does not matter to it.
     """
     warmup = max(1, round(total * warmup_share))
     if step < warmup:
@@ -34,6 +34,8 @@ def schedule(step: int, *, total: int, warmup_share: float, kind: Schedule = "co
             return 1.0
         case "inverse_sqrt":
             return math.sqrt(warmup / (step + 1))
+        case "linear":
+            return 1 - min((step - warmup) / max(1, total - warmup), 1.0)
         case "cosine":
             progress = (step - warmup) / max(1, total - warmup)
             return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -58,6 +58,22 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "none", minutes=0).load() is None
 
 
+def test_tied_weights_come_back_tied(tmp_path: Path) -> None:
+    """They have two names and one memory; the file has them twice."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False))
+    module[1].weight = module[0].weight
+    optimizer = adamw(module.named_parameters(), learning_rate=0.1, weight_decay=0.01)
+    average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    expected = module[0].weight.detach().clone()
+    Checkpoints(tmp_path, minutes=0).save(1, training_tensors(module, average, optimizer), {})
+    torch.nn.init.zeros_(module[0].weight)
+    tensors, _ = Checkpoints(tmp_path, minutes=0).load() or ({}, {})
+    restore_training(tensors, module, average, optimizer)
+
+    assert torch.equal(module[1].weight, expected)
+    assert module[1].weight is module[0].weight
+
+
 def test_nothing_on_disk_is_a_pickle(tmp_path: Path) -> None:
     """Reading a checkpoint runs no code."""
     module, average, optimizer = stepped(0)

@@ -15,6 +15,10 @@ def test_the_rate_rises_then_falls_as_half_a_cosine(step: int, share: float) -> 
 @pytest.mark.parametrize(
     ("kind", "step", "share"),
     [
+        ("linear", 4, 0.5),
+        ("linear", 10, 1.0),
+        ("linear", 55, 0.5),
+        ("linear", 100, 0.0),
         ("constant", 4, 0.5),
         ("constant", 10, 1.0),
         ("constant", 99, 1.0),
@@ -24,7 +28,7 @@ def test_the_rate_rises_then_falls_as_half_a_cosine(step: int, share: float) -> 
         ("inverse_sqrt", 89, 1 / 3),  # sqrt(10 / 90)
     ],
 )
-def test_other_curves_warm_up_alike_and_then_stay_or_fall_slowly(kind: Schedule, step: int, share: float) -> None:
+def test_other_curves_warm_up_alike_and_then_fall_as_they_say(kind: Schedule, step: int, share: float) -> None:
     """Ten of a hundred steps warm up in every schedule."""
     assert schedule(step, total=100, warmup_share=0.1, kind=kind) == pytest.approx(share, abs=1e-9)
 

@@ -1,0 +1,225 @@
+"""A fitted SIDReasoner answers: a prompt, in think mode a rationale behind it, and beams under the catalogue's trie.
+
+A score is a log-probability over the catalogue: at each level, among the codes that some item has there.
+
+Axes: `row` queries, `pos` prompt tokens, `item` of a list, `word` of the whole vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.beam import beam_search, score_items
+from sidrec.decoding.nodes import NONE
+from sidrec.decoding.openings import ItemRules, Openings
+from sidrec.decoding.trie import PrefixTrie
+from sidrec.errors import UsageError
+from sidrec.nn.causal import CausalDecoder, CausalShape, CausalSteps, CodeTokens
+from sidrec.nn.past import Past
+from sidrec.systems.base import Query, Ranking, ranking_of
+from sidrec.systems.history import history_of
+from sidrec.systems.sidreasoner import tasks
+from sidrec.systems.sidreasoner.backbone import Backbone
+from sidrec.systems.sidreasoner.config import Mode, SIDReasonerSearchConfig
+from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
+from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
+
+# Users decoded at once.
+CHUNK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A rationale, and whether the model ended it by itself."""
+
+    rationale: str
+    ended: bool
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class SIDReasonerRanker:
+    """A backbone's weights laid out for answers, with the catalogue as a trie."""
+
+    backbone: Backbone
+    decoder: CausalDecoder
+    codes: CodeTokens
+    words: Float[Tensor, "dim word"]
+    catalog: Catalog
+    trie: PrefixTrie
+    bias: Float[Tensor, " node"]
+    rules: ItemRules
+    search: SIDReasonerSearchConfig
+    max_history: int
+    max_tokens: int
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        catalog: Catalog,
+        trie: PrefixTrie,
+        search: SIDReasonerSearchConfig,
+        *,
+        max_history: int,
+        max_tokens: int,
+    ) -> Self:
+        """Return the ranker of a backbone as it is now, which answers where the weights lie.
+
+        Raises:
+            UsageError: its architecture is none that answers are computed for.
+        """
+        try:
+            shape = CausalShape.of(backbone.model.config.to_dict())
+        except ValueError as error:
+            raise UsageError(f"{error}", next_step="model.backbone: a Qwen3 model, or tiny") from error
+        state = {name: value.detach() for name, value in backbone.model.state_dict().items()}
+        decoder = CausalDecoder(shape, state)
+        device = decoder.gain.device
+        trie = trie.to(device)
+        levels = [
+            torch.tensor(backbone.token_ids(backbone.vocab.level_tokens(level)), device=device)
+            for level in range(trie.num_levels)
+        ]
+        everything = torch.arange(len(decoder.embedding), device=device)
+        words = CodeTokens(decoder, [everything]).weights[0]
+        bias = decoder.gain.new_zeros(trie.num_nodes)
+        codes, rules = CodeTokens(decoder, levels), ItemRules(trie)
+        return cls(backbone, decoder, codes, words, catalog, trie, bias, rules, search, max_history, max_tokens)
+
+    @torch.no_grad()
+    def rank(self, queries: Sequence[Query], *, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
+        """Return the best items of each query; in mode auto, after thinking where the direct answer was not sure."""
+        if self.search.mode != "auto":
+            return self._rank(queries, self.search.mode, beam_width, blocked)
+        # Two items at least, or there is no margin.
+        asked = [replace(query, k=max(2, query.k)) for query in queries]
+        rankings = self._rank(asked, "direct", beam_width, blocked)
+        unsure = [row for row, own in enumerate(rankings) if margin(own) < self.search.margin]
+        again = self._rank([queries[row] for row in unsure], "think", beam_width, blocked)
+        answers = dict(zip(unsure, again, strict=True))
+        return [
+            answers.get(row) or Ranking(own.items[: query.k], own.scores[: query.k], own.valid_beams)
+            for row, (query, own) in enumerate(zip(queries, rankings, strict=True))
+        ]
+
+    @torch.no_grad()
+    def score(
+        self, queries: Sequence[Query], lists: Sequence[Int[Tensor, "row item"]]
+    ) -> list[Float[Tensor, "row item"]]:
+        """Return the exact log-probabilities of each list's items in direct mode, -inf for `NONE`."""
+        steps = self._steps([direct_text(self.backbone.tokenizer, self._question(query)) for query in queries])
+        device = self.decoder.gain.device
+        return [score_items(steps, self.trie, self.bias, items.to(device)).cpu() for items in lists]
+
+    @torch.no_grad()
+    def think(self, queries: Sequence[Query]) -> list[Thought]:
+        """Return the rationale that the model is surest of, word by word, for each query."""
+        opening = f"{THINK}\n"
+        texts = [self._think_question(query) + opening for query in queries]
+        tokens, lengths = self._prompts(texts)
+        prompt = self.decoder.read(tokens, lengths)
+        shape, most = self.decoder.shape, self.search.max_rationale_tokens
+        inner = shape.num_key_heads * shape.head_dim
+        past = Past.empty(prompt.keys, layers=shape.num_layers, steps=most, rows=len(texts), inner=inner)
+        end, stop = self.backbone.token_ids([END_THINK, str(self.backbone.tokenizer.eos_token)])
+        written: list[Int[Tensor, " row"]] = []
+        done = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
+        state = prompt.state
+        for _ in range(most):
+            word = (state @ self.words).argmax(dim=-1)
+            written.append(word)
+            done |= (word == end) | (word == stop)
+            if bool(done.all()) or len(written) == most:
+                break
+            state = self.decoder.feed(prompt, past, word[:, None])
+        return [self._thought(row, end, stop) for row in torch.stack(written, dim=1).tolist()]
+
+    def _thought(self, words: list[int], end: int, stop: int) -> Thought:
+        last = next((place for place, word in enumerate(words) if word in (end, stop)), len(words))
+        text = str(self.backbone.tokenizer.decode(words[:last])).strip()
+        return Thought(text, last < len(words) and words[last] == end, last)
+
+    def _rank(self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
+        rankings: dict[int, Ranking] = {}
+        # Histories of like lengths in a chunk: it is padded to its longest.
+        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
+        for first in range(0, len(queries), CHUNK):
+            rows = order[first : first + CHUNK]
+            chunk = self._rank_chunk([queries[row] for row in rows], mode, beam_width, blocked)
+            rankings.update(zip(rows, chunk, strict=True))
+        return [rankings[row] for row in range(len(queries))]
+
+    def _rank_chunk(
+        self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]
+    ) -> list[Ranking]:
+        if mode == "direct":
+            texts = [direct_text(self.backbone.tokenizer, self._question(query)) for query in queries]
+        else:
+            thoughts = self.think(queries)
+            texts = [
+                self._think_question(query) + rationale_text(thought.rationale)
+                for query, thought in zip(queries, thoughts, strict=True)
+            ]
+        beams = beam_search(
+            self._steps(texts),
+            self.trie,
+            self.bias,
+            beam_width=beam_width,
+            allowed=self._openings(queries, blocked),
+        )
+        items, scores = beams.items.cpu().numpy(), beams.log_probs.cpu().numpy()
+        return [
+            ranking_of(
+                items[row],
+                scores[row],
+                popularity=self.catalog.popularity,
+                k=query.k,
+                valid_beams=int((items[row] != NONE).sum()),
+            )
+            for row, query in enumerate(queries)
+        ]
+
+    def _question(self, query: Query) -> tasks.Chat:
+        return tasks.code_to_code(self._codes(query))
+
+    def _think_question(self, query: Query) -> str:
+        return question_text(self.backbone.tokenizer, tasks.think(self._codes(query)).question())
+
+    def _codes(self, query: Query) -> str:
+        return tasks.history_text(history_of(query), self.backbone.vocab.names, max_items=self.max_history)
+
+    def _steps(self, texts: Sequence[str]) -> CausalSteps:
+        return CausalSteps(self.decoder, self.decoder.read(*self._prompts(texts)), self.codes)
+
+    def _prompts(self, texts: Sequence[str]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"]]:
+        """Return prompts with padding behind them; a long one loses its beginning, as in training."""
+        ids = [encode(self.backbone.tokenizer, text)[-self.max_tokens :] for text in texts]
+        device = self.decoder.gain.device
+        tokens = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64, device=device)
+        for row, own in enumerate(ids):
+            tokens[row, : len(own)] = torch.tensor(own)
+        return tokens, torch.tensor([len(own) for own in ids], device=device)
+
+    def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
+        excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
+        width = max(map(len, excluding))
+        if width == 0 and not blocked.any():
+            return None
+        device = self.decoder.gain.device
+        seen = torch.full((len(queries), width), NONE, device=device)
+        for row, items in enumerate(excluding):
+            seen[row, : len(items)] = torch.from_numpy(items)
+        return self.rules.blocking(torch.from_numpy(blocked).to(device)).without(seen)
+
+
+def margin(ranking: Ranking) -> float:
+    """Return by how much the best item is more probable than the second, in nats."""
+    return float(ranking.scores[0] - ranking.scores[1]) if len(ranking.scores) > 1 else float("inf")

@@ -1,0 +1,121 @@
+"""The supervised stages, on the loop that every system trains on: next tokens of what is to be learnt, and no others.
+
+Axes: `row` samples of a batch, `pos` positions, `learnt` tokens with a loss.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sidrec.systems.sidreasoner.backbone import Backbone
+from sidrec.systems.sidreasoner.batches import TokenBatch, TokenBatches
+from sidrec.systems.sidreasoner.config import SIDReasonerActivationConfig, SIDReasonerTrainingConfig
+from sidrec.systems.sidreasoner.encoding import Sample
+from sidrec.training.checkpoint import Checkpoints
+from sidrec.training.device import device_of
+from sidrec.training.logs import TrainingLogs
+from sidrec.training.loop import LoopConfig, train
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What of a stage its own settings say; the rest is as in stage 1."""
+
+    name: str
+    epochs: int
+    tokens_per_batch: int
+    learning_rate: float
+    schedule: Any
+    warmup_share: float
+
+    @classmethod
+    def of(cls, name: str, config: SIDReasonerTrainingConfig | SIDReasonerActivationConfig) -> "Stage":
+        """Return the stage of either section."""
+        return cls(
+            name,
+            config.epochs,
+            config.tokens_per_batch,
+            config.learning_rate,
+            config.schedule,
+            config.warmup_share,
+        )
+
+
+def fit_stage(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    stage: Stage,
+    training: SIDReasonerTrainingConfig,
+    checkpoints: Checkpoints,
+    *,
+    seed: int,
+    threads: int,
+    validate: Callable[[], float] | None,
+    logs: TrainingLogs | None = None,
+) -> list[dict[str, Any]]:
+    """Return one log row an epoch; the backbone then holds the best weights of the stage, on the CPU, in eval mode.
+
+    Args:
+        validate: of the backbone as it then is; bigger is better.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = backbone.model.to(device)
+    padding = backbone.tokenizer.pad_token_id
+    assert isinstance(padding, int)
+    data = TokenBatches(samples, tokens_per_batch=stage.tokens_per_batch, padding=padding, seed=seed)
+    config = LoopConfig(
+        epochs=stage.epochs,
+        learning_rate=stage.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_share=stage.warmup_share,
+        gradient_clip=training.gradient_clip,
+        average_decay=training.average_decay,
+        seed=seed,
+        threads=threads,
+        schedule=stage.schedule,
+        validate_every=training.validate_every if validate is not None else 0,
+        patience=training.patience,
+        precision=training.precision,
+    )
+    log = train(
+        model,
+        data,
+        lambda batch: {"total": batch_loss(model, batch)},
+        config,
+        checkpoints,
+        f"train_model: {stage.name}",
+        validate=validate,
+        logs=logs,
+    )
+    model.cpu()
+    return log
+
+
+def batch_loss(model: Any, batch: TokenBatch) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of the tokens to be learnt; only their logits are computed.
+
+    Source: the paper's alignment and activation losses, plain next-token prediction.
+    """
+    moved = batch.to(device_of(model))
+    states = model.base_model(input_ids=moved.tokens, use_cache=False).last_hidden_state
+    wanted = moved.learnt[:, 1:]
+    logits = model.get_output_embeddings()(states[:, :-1][wanted])
+    return cross_entropy(logits.float(), moved.tokens[:, 1:][wanted])
+
+
+@torch.no_grad()
+def mean_loss(backbone: Backbone, samples: Sequence[Sample], *, tokens_per_batch: int) -> float:
+    """Return the mean cross-entropy over the learnt tokens of all samples."""
+    padding = backbone.tokenizer.pad_token_id
+    assert isinstance(padding, int)
+    total = count = 0.0
+    for batch in TokenBatches(samples, tokens_per_batch=tokens_per_batch, padding=padding, seed=0).batches(0):
+        learnt = float(batch.learnt.sum())
+        total += learnt * float(batch_loss(backbone.model, batch))
+        count += learnt
+    return total / count

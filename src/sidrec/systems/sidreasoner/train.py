@@ -1,0 +1,222 @@
+"""SIDReasoner is fitted in stages, each on disk before the next: a corpus, alignment with language, activation."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sidrec import files
+from sidrec.codebook.artefact import Codebook
+from sidrec.data.catalog import Catalog
+from sidrec.decoding.trie import PrefixTrie
+from sidrec.errors import BundleError, UsageError
+from sidrec.systems.base import MODEL, FitInputs
+from sidrec.systems.history import histories_of
+from sidrec.systems.sidreasoner.backbone import Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.config import (
+    SIDReasonerActivationConfig,
+    SIDReasonerCorpusConfig,
+    SIDReasonerModelConfig,
+    SIDReasonerSearchConfig,
+    SIDReasonerTrainingConfig,
+)
+from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
+from sidrec.systems.sidreasoner.encoding import Sample
+from sidrec.systems.sidreasoner.items import item_facts
+from sidrec.systems.sidreasoner.mixture import Mixture, words_of
+from sidrec.systems.sidreasoner.points import held_out, points_of
+from sidrec.systems.sidreasoner.rank import SIDReasonerRanker
+from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
+from sidrec.systems.sidreasoner.vocab import SidVocab
+from sidrec.training.checkpoint import Checkpoints
+from sidrec.training.logs import TrainingLogs
+
+KIND, FORMAT = "sidreasoner", 1
+LANGUAGE_MODEL = "language_model"
+# Stages are selected by the plain answer: it is the one that both of them teach.
+DIRECT = SIDReasonerSearchConfig.model_validate({})
+
+
+@dataclass(frozen=True)
+class SIDReasonerSystem:
+    """SIDReasoner (arXiv 2603.23183), configured."""
+
+    model: SIDReasonerModelConfig
+    corpus: SIDReasonerCorpusConfig
+    training: SIDReasonerTrainingConfig
+    activation: SIDReasonerActivationConfig
+    search: SIDReasonerSearchConfig
+
+    def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: `model.json` and the language model in a folder of its own.
+
+        The teacher's replies lie in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the
+        checkpoint of the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best,
+        else those with the least loss on users that it held out.
+        """
+        if inputs.start is not None:
+            raise UsageError("SIDReasoner does not go on from other weights", next_step="train from scratch")
+        vocab = vocab_of(inputs.catalog, inputs.codebook)
+        points = points_of(histories_of(inputs.baskets, inputs.catalog))
+        share = 0.0 if inputs.validate is not None else self.training.held_out_share
+        points, kept = held_out(points, share=share, seed=inputs.seed)
+        corpus = build_corpus(
+            teacher_of(self.corpus.teacher, seed=inputs.seed),
+            self.corpus,
+            item_facts(inputs.catalog),
+            inputs.catalog.popularity.tolist(),
+            points,
+            vocab,
+            folder / "replies.jsonl",
+            max_history=self.model.max_history,
+            seed=inputs.seed,
+        )
+        stages = _Stages(self, inputs, folder, vocab)
+        backbone, aligned = stages.run(
+            Stage.of("stage_1", self.training),
+            start=lambda: self._backbone(inputs, vocab, corpus, folder),
+            samples=lambda mixture: mixture.aligning(points, corpus, self.training, seed=inputs.seed),
+            held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
+        )
+        summaries = {"stage_1": aligned}
+        if self.activation.enabled and corpus.rationales:
+            first = backbone
+            backbone, summaries["stage_2a"] = stages.run(
+                Stage.of("stage_2a", self.activation),
+                start=lambda: first,
+                samples=lambda mixture: mixture.activating(
+                    corpus, direct_share=self.activation.direct_share, seed=inputs.seed
+                ),
+                held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
+            )
+        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], list(summaries))
+        stages.clear()
+        return {
+            "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+            "points": len(points),
+            "corpus": corpus.report,
+            **summaries,
+        }
+
+    def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
+        """Return the ranker in `folder`.
+
+        Raises:
+            BundleError: the model is of another system or format, or of another catalogue.
+        """
+        header: dict[str, Any] = files.read_json(folder / MODEL)
+        if header.get("kind") != KIND or header.get("format") != FORMAT:
+            raise BundleError(
+                f"expected a {KIND} model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
+                evidence=folder / MODEL,
+            )
+        vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
+        backbone = open_backbone(folder / LANGUAGE_MODEL, vocab)
+        return self.ranker(backbone, catalog, self.search)
+
+    def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
+        """Return the ranker of a backbone as it is now."""
+        return SIDReasonerRanker.of(
+            backbone,
+            catalog,
+            PrefixTrie.from_codes(catalog.codes),
+            search,
+            max_history=self.model.max_history,
+            max_tokens=self.model.max_tokens,
+        )
+
+    def _backbone(self, inputs: FitInputs, vocab: SidVocab, corpus: Corpus, folder: Path) -> Backbone:
+        words = words_of(inputs.catalog.titles, corpus)
+        return load(self.model, vocab, words, folder / "stages" / "tiny", seed=inputs.seed)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """Runs stages one after the other; a finished one lies in `folder/stages` and is not run again."""
+
+    system: SIDReasonerSystem
+    inputs: FitInputs
+    folder: Path
+    vocab: SidVocab
+
+    def run(
+        self,
+        stage: Stage,
+        *,
+        start: Callable[[], Backbone],
+        samples: Callable[[Mixture], dict[str, list[Sample]]],
+        held_out: Callable[[Mixture], list[Sample]],
+    ) -> tuple[Backbone, dict[str, Any]]:
+        """Return the backbone after the stage, and what the stage did."""
+        done = self.folder / "stages" / stage.name
+        if done.is_dir():
+            return open_backbone(done, self.vocab), files.read_json(done / "summary.json")
+        system, inputs = self.system, self.inputs
+        backbone = start()
+        mixture = Mixture(
+            backbone.tokenizer, self.vocab, inputs.catalog.titles, system.model.max_history, system.model.max_tokens
+        )
+        made = samples(mixture)
+        log = fit_stage(
+            backbone,
+            [sample for own in made.values() for sample in own],
+            stage,
+            system.training,
+            Checkpoints(self.folder / "checkpoints" / stage.name, minutes=system.training.checkpoint_minutes),
+            seed=inputs.seed,
+            threads=inputs.threads,
+            validate=self._validate(backbone, lambda: held_out(mixture), stage.tokens_per_batch),
+            logs=TrainingLogs(self.folder / "logs" / stage.name),
+        )
+        summary = {"rows": {task: len(own) for task, own in made.items()}, "log": log}
+        partial = done.with_name(f".{stage.name}.tmp")
+        shutil.rmtree(partial, ignore_errors=True)
+        backbone.save(partial)
+        files.write_json_atomic(partial / "summary.json", summary)
+        partial.rename(done)
+        return backbone, summary
+
+    def clear(self) -> None:
+        """Remove what only a killed fit needs."""
+        shutil.rmtree(self.folder / "stages", ignore_errors=True)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _validate(
+        self, backbone: Backbone, held_out: Callable[[], Sequence[Sample]], tokens_per_batch: int
+    ) -> Callable[[], float] | None:
+        value, catalog = self.inputs.validate, self.inputs.catalog
+        if value is not None:
+            return lambda: value(self.system.ranker(backbone, catalog, DIRECT))
+        rows = held_out()
+        if not rows:
+            return None
+        loss = partial(mean_loss, backbone, rows, tokens_per_batch=tokens_per_batch)
+        return lambda: -loss()
+
+
+def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:
+    """Return the vocabulary of a catalogue and the codebook that it was made with."""
+    num_levels, size, _ = Codebook.load(codebook).quantizer.codebooks.shape
+    return SidVocab.of(catalog, num_levels=num_levels, codebook_size=size)
+
+
+def write_model(
+    folder: Path, backbone: Backbone, config: SIDReasonerModelConfig, teacher: str, stages: Sequence[str]
+) -> None:
+    """Write a model's files; equal models make equal bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    backbone.save(folder / LANGUAGE_MODEL)
+    header = {
+        "kind": KIND,
+        "format": FORMAT,
+        "model": json.loads(config.model_dump_json()),
+        "sizes": list(backbone.vocab.sizes),
+        "fingerprint": backbone.vocab.fingerprint,
+        "teacher": teacher,
+        "stages": list(stages),
+        "aligned": False,
+    }
+    files.write_json_atomic(folder / MODEL, header)

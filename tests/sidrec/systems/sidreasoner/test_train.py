@@ -1,0 +1,228 @@
+"""Fitting SIDReasoner: the loss falls, answers follow, and where a fit was killed cannot be seen in its model."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sidrec.errors import BundleError, UsageError
+from sidrec.systems.base import FitInputs, Query, RankingModel
+from sidrec.systems.sidreasoner.backbone import Backbone, load
+from sidrec.systems.sidreasoner.batches import TokenBatches, collate
+from sidrec.systems.sidreasoner.config import (
+    SIDReasonerActivationConfig,
+    SIDReasonerCorpusConfig,
+    SIDReasonerModelConfig,
+    SIDReasonerSearchConfig,
+    SIDReasonerTrainingConfig,
+)
+from sidrec.systems.sidreasoner.corpus import Corpus
+from sidrec.systems.sidreasoner.encoding import encode_chat
+from sidrec.systems.sidreasoner.mixture import Mixture, words_of
+from sidrec.systems.sidreasoner.points import points_of
+from sidrec.systems.sidreasoner.sft import Stage, batch_loss, fit_stage, mean_loss
+from sidrec.systems.sidreasoner.tasks import title_of_code
+from sidrec.systems.sidreasoner.train import SIDReasonerSystem
+from sidrec.training.checkpoint import Checkpoints
+from tests.sidrec.systems.sidreasoner.world import MODEL, histories, titled, vocab_of
+
+DAY = 86_400
+NOTHING = np.zeros(64, dtype=np.bool_)
+
+
+def system_of(**change: dict[str, Any]) -> SIDReasonerSystem:
+    training: dict[str, Any] = {
+        "epochs": 2,
+        "tokens_per_batch": 2048,
+        "learning_rate": 3e-3,
+        "rows_per_task": 8,
+        "checkpoint_minutes": 60,
+    }
+    activation: dict[str, Any] = {"tokens_per_batch": 2048, "learning_rate": 1e-3}
+    return SIDReasonerSystem(
+        SIDReasonerModelConfig(**{**MODEL.model_dump(), **change.get("model", {})}),
+        SIDReasonerCorpusConfig(**{"items": 6, "histories": 8, **change.get("corpus", {})}),
+        SIDReasonerTrainingConfig(**training | change.get("training", {})),
+        SIDReasonerActivationConfig(**activation | change.get("activation", {})),
+        SIDReasonerSearchConfig(**change.get("search", {})),
+    )
+
+
+def inputs_of(world: Any, seed: int = 0) -> FitInputs:
+    return replace(world.inputs(seed), catalog=titled(world))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def theme_query(theme: int) -> Query:
+    items = np.arange(3) + 8 * theme
+    return Query(items, np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64), 99 * DAY, k=5, exclude_seen=False)
+
+
+def test_a_stage_learns_the_users_themes(world: Any, tmp_path: Path) -> None:
+    """Users buy within a theme; after some epochs of the plain recommendation so do the answers, and the loss falls."""
+    catalog = titled(world)
+    vocab = vocab_of(catalog)
+    points = points_of(histories(world))
+    nothing = Corpus([], [], [], {})
+    backbone = load(MODEL, vocab, words_of(catalog.titles, nothing), tmp_path / "tiny", seed=0)
+    mixture = Mixture(backbone.tokenizer, vocab, catalog.titles, 4, 256)
+    training = SIDReasonerTrainingConfig(epochs=8, tokens_per_batch=1024, learning_rate=4e-3, average_decay=0.9)
+    log = fit_stage(
+        backbone,
+        mixture.direct(points, rows=400, seed=0),
+        Stage.of("stage_1", training),
+        training,
+        Checkpoints(tmp_path / "checkpoints", minutes=60),
+        seed=0,
+        threads=1,
+        validate=None,
+    )
+    ranker = system_of().ranker(backbone, catalog, SIDReasonerSearchConfig())
+    rankings = ranker.rank([theme_query(theme) for theme in range(8)], beam_width=20, blocked=NOTHING)
+    inside = [float((ranking.items // 8 == theme).mean()) for theme, ranking in enumerate(rankings)]
+
+    assert log[-1]["total"] < 0.7 * log[0]["total"]
+    # One of eight by chance.
+    assert np.mean(inside) > 0.5
+
+
+def test_the_loss_is_that_of_the_whole_model(backbone: Backbone) -> None:
+    """The mean over what is learnt, position by position by the model's own logits; padding changes nothing."""
+    tokenizer = backbone.tokenizer
+    chats = [
+        title_of_code(backbone.vocab.name(item), title) for item, title in ((3, "A cup"), (9, "Small garden lamp"))
+    ]
+    samples = [encode_chat(tokenizer, chat, max_tokens=99) for chat in chats]
+    nats = []
+    with torch.no_grad():
+        for sample in samples:
+            log_probs = (
+                backbone.model(input_ids=torch.from_numpy(sample.tokens.astype(np.int64))[None])
+                .logits[0]
+                .log_softmax(-1)
+            )
+            nats += [-float(log_probs[pos - 1, sample.tokens[pos]]) for pos in np.flatnonzero(sample.learnt)]
+        both = float(batch_loss(backbone.model, collate(samples, 0)))
+
+    assert len(nats) == sum(len(tokenizer.encode(chat.answer)) + 1 for chat in chats)
+    assert both == pytest.approx(np.mean(nats), abs=1e-5)
+    assert mean_loss(backbone, samples, tokens_per_batch=1) == pytest.approx(np.mean(nats), abs=1e-5)
+
+
+def test_every_task_is_learnt_and_counted(world: Any, tmp_path: Path) -> None:
+    """Caps hold; the summary says whose texts they were, and the header too."""
+    chats = tmp_path / "general.jsonl"
+    chat = {
+        "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "<think>\n2\n</think>\n\n4"}]
+    }
+    chats.write_text("".join(json.dumps(chat) + "\n" for _ in range(5)))
+    system = system_of(training={"epochs": 1, "general": chats, "general_rows": 3})
+    summary = system.fit(inputs_of(world), tmp_path / "fit")
+    header = json.loads((tmp_path / "fit" / "model" / "model.json").read_text())
+    predicted = ("code_to_code", "code_to_title", "title_to_title", "title_to_code", "code_of_title", "title_of_code")
+
+    assert summary["stage_1"]["rows"] == dict.fromkeys(predicted, 8) | {"item_text": 6, "user_text": 8, "general": 3}
+    assert summary["stage_2a"]["rows"] == {"think": 8, "code_to_code": 0}
+    assert summary["corpus"]["teacher"] == header["teacher"] == "template-1-0"
+    assert header["stages"] == ["stage_1", "stage_2a"]
+    assert not (tmp_path / "fit" / "stages").exists()
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing below the test handles it."""
+
+
+@pytest.mark.parametrize("killed_at", [3, 11])
+def test_a_killed_fit_ends_with_the_same_bytes(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """In the first stage and in the second, which begins where the first had ended."""
+    system = system_of(training={"checkpoint_minutes": 1e-9, "rows_per_task": 6}, activation={"epochs": 3})
+    whole = system.fit(inputs_of(world), tmp_path / "whole")
+    steps = [len(whole[stage]["log"]) for stage in ("stage_1", "stage_2a")]
+    given, plain = [], TokenBatches.batches
+
+    def dying(self: TokenBatches, epoch: int, first: int = 0) -> Iterator[Any]:
+        for batch in plain(self, epoch, first):
+            # Held-out rows are one batch, always of epoch 0.
+            given.append(batch)
+            if len(given) == killed_at:
+                raise Killed
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenBatches, "batches", dying)
+        with pytest.raises(Killed):
+            system.fit(inputs_of(world), tmp_path / "killed")
+    in_second = (tmp_path / "killed" / "stages" / "stage_1").exists()
+    system.fit(inputs_of(world), tmp_path / "killed")
+
+    assert steps == [2, 3]
+    assert in_second == (killed_at == 11)
+    assert digests(tmp_path / "whole" / "model") == digests(tmp_path / "killed" / "model")
+
+
+def test_validation_by_answers_keeps_the_best_weights(world: Any, tmp_path: Path) -> None:
+    """It is given a model that answers directly; the first look of each stage is the best, and nothing is held out."""
+    looks: list[float] = []
+
+    def value(model: RankingModel) -> float:
+        assert len(model.rank([theme_query(0)], beam_width=5, blocked=NOTHING)[0].items) == 5
+        looks.append(1.0 / (1 + len(looks)))
+        return looks[-1]
+
+    system = system_of(training={"epochs": 3, "patience": 2}, search={"mode": "think"})
+    inputs = replace(inputs_of(world), validate=value)
+    summary = system.fit(inputs, tmp_path / "a")
+    held_out = system.fit(inputs_of(world), tmp_path / "b")
+
+    assert summary["stage_1"]["log"][-1]["best_epoch"] == 1
+    assert len(looks) == 3 + 1
+    assert summary["points"] > held_out["points"]
+
+
+def test_a_model_of_another_catalogue_is_refused(world: Any, tmp_path: Path) -> None:
+    system = system_of(training={"epochs": 1})
+    system.fit(inputs_of(world), tmp_path)
+    catalog = titled(world)
+    moved = replace(catalog, codes=catalog.codes[::-1].copy())
+    with pytest.raises(BundleError, match="its words mean other items"):
+        system.open(tmp_path / "model", moved)
+    header = tmp_path / "model" / "model.json"
+    header.write_text(header.read_text().replace('"sidreasoner"', '"s2gr"'))
+    with pytest.raises(BundleError, match="expected a sidreasoner model"):
+        system.open(tmp_path / "model", catalog)
+
+
+def test_other_weights_to_start_from_are_refused(world: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not go on from other weights"):
+        system_of().fit(replace(inputs_of(world), start=tmp_path), tmp_path)
+
+
+def test_a_general_chat_that_is_none_is_named(world: Any, tmp_path: Path) -> None:
+    chats = tmp_path / "general.jsonl"
+    chats.write_text('{"messages": [{"role": "user", "content": "?"}]}\n')
+
+    with pytest.raises(UsageError, match="line 1 of the general chats is no chat: the last turn"):
+        system_of(training={"general": chats}).fit(inputs_of(world), tmp_path / "fit")
+    with pytest.raises(UsageError, match="no general chats at"):
+        system_of(training={"general": tmp_path / "none"}).fit(inputs_of(world), tmp_path / "fit")
+
+
+def test_tied_weights_are_written_once(world: Any, tmp_path: Path) -> None:
+    """As the usual tools write and read them."""
+    system_of(training={"epochs": 1}, activation={"enabled": False}).fit(inputs_of(world), tmp_path)
+    names = set(load_file(tmp_path / "model" / "language_model" / "model.safetensors"))
+
+    assert "model.embed_tokens.weight" in names
+    assert "lm_head.weight" not in names
