@@ -8,6 +8,7 @@ batches add is gathered here and published once a second.
 """
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ class Metrics:
             for name, text in texts.items()
         }
         self._metrics: dict[tuple[str, ...], Any] = {}
+        self._shown: dict[str, float] = {}
+        self._server = os.getppid()
         self._counted: Counter[Key] = Counter()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -73,6 +76,10 @@ class Metrics:
 
     def _run(self) -> None:
         while not self._closed.wait(_PUBLISH_S):
+            if os.getppid() != self._server:
+                # Nobody would answer, and a call waits for ever with the interpreter's lock in its hands: what ends
+                # this process without its server could not run.
+                return
             try:
                 self._publish()
             except Exception:
@@ -93,7 +100,9 @@ class Metrics:
         self._gauge("sidrec_intra_op_threads", threads)
 
     def _gauge(self, name: str, value: float) -> None:
-        self._metric(name, ("instance", self._instance)).set(value)
+        if self._shown.get(name) != value:
+            self._metric(name, ("instance", self._instance)).set(value)
+            self._shown[name] = value
 
     def _metric(self, name: str, *labels: tuple[str, str]) -> Any:
         key = (name, *(value for _, value in labels))
