@@ -1,6 +1,7 @@
 """One cell of a study: one variant, one seed, fitted from scratch and judged; finished ones are not fitted again."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -86,6 +87,8 @@ def model_cell(
     aligned = system.align(supervised / "model", inputs, work)
     cpu = time.process_time() - cpu + fitted["cpu_seconds"]
     wall = time.monotonic() - wall + fitted["wall_seconds"]
+    # A cell's logs are those of both stages, whoever made the first.
+    shutil.copytree(supervised / "logs", work / "logs", dirs_exist_ok=True)
     log = (supervised / "model" / "training_log.jsonl").read_text(encoding="utf-8")
     decode = {"as_of_time": 0, "beam_width": recipe.decoding.beam_width}
     model = system.open(work / "model_aligned", catalog)
@@ -156,7 +159,7 @@ def floor_cell(name: str, recipe: Recipe, data: StudyData, target: Target, *, se
 
 
 def work_folder(variant: str, seed: int, key: str) -> Path:
-    """Return where a cell's aligned model and the alignment's checkpoints and logs lie."""
+    """Return where a cell's aligned model, the alignment's checkpoints and the logs of both stages lie."""
     return home.home() / "studies" / f"{variant}-s{seed}-{key}"
 
 
