@@ -107,14 +107,17 @@ def test_the_terms_of_coba_keep_all_codes_in_use() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_kept_has_been_revived(seed: int) -> None:
-    """With one look, at the end of a training that leaves a sixth of the codes dead, nearly all codes have items."""
+    """With one look, at the end of a training that leaves a sixth of the codes dead, nearly all codes have items.
+
+    Eight seeds have .94 to 1.00 with revival and .66 to .80 without; which it is depends on a processor's rounding.
+    """
     changes = {"codebook_size": 64, "epochs": 8, "check_every": 8, "learning_rate": 0.02, "balance_strength": 0.0}
     config = CONFIG.model_copy(update=changes)
     revived = fit_rqvae(items(), config, seed=seed).history
     left = fit_rqvae(items(), config.model_copy(update={"revive": False}), seed=seed).history
 
     assert len(revived) == 1
-    assert revived[0]["min_utilisation"] > 0.95
+    assert revived[0]["min_utilisation"] > 0.9
     assert left[0]["min_utilisation"] < 5 / 6
 
 
