@@ -7,11 +7,14 @@ Axes: `node` prefixes of the catalogue, `item` catalogue rows, `batch` requests,
 `row` hypotheses of all requests, `closed` candidates not to be kept.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sidrec.decoding.native_openings import closed_places
@@ -102,6 +105,19 @@ class ItemRules:
             # A copy: whoever owns the original may change it in place.
             self._blocked, self._rule = blocked.clone(), ItemRule.blocking(self._trie, blocked)
         return self._rule
+
+    def openings(
+        self, blocked: Bool[Tensor, " item"], excluding: Sequence[NDArray[np.int64] | None]
+    ) -> Openings | None:
+        """Return what requests may reach that each exclude items of their own, None where all may reach everything."""
+        width = max((len(items) for items in excluding if items is not None), default=0)
+        if width == 0 and not bool(blocked.any()):
+            return None
+        seen = torch.full((len(excluding), width), NONE, device=blocked.device)
+        for row, items in enumerate(excluding):
+            if items is not None:
+                seen[row, : len(items)] = torch.from_numpy(items)
+        return self.blocking(blocked).without(seen)
 
 
 def closed_by_loop(

@@ -17,6 +17,7 @@ from torch import Tensor
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.nodes import NONE
+from sidrec.systems.answers import CHUNK
 from sidrec.systems.base import Query, RankingModel
 from sidrec.systems.history import History
 from sidrec.systems.popularity_masses import recent_counts
@@ -25,7 +26,6 @@ from sidrec.systems.repeat import RepeatPath, fit_repeat_path, history_items, lo
 EPOCH = date(1970, 1, 1)
 # Items outside the history that the gate's offset is judged against; a list's head needs no more.
 NEW_CANDIDATES = 20
-CHUNK = 32
 
 Score = Callable[[Sequence[Query], Sequence[Int[Tensor, "row item"]]], list[Float[Tensor, "row item"]]]
 

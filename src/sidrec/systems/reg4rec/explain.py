@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sidrec.errors import UsageError
+from sidrec.systems.answers import CHUNK
 from sidrec.systems.base import Query, Ranking
 from sidrec.systems.reg4rec.model import Paths
 from sidrec.systems.reg4rec.order import preference
-from sidrec.systems.reg4rec.rank import CHUNK, Reg4RecRanker, user_salt
+from sidrec.systems.reg4rec.rank import Reg4RecRanker, user_salt
 from sidrec.systems.reg4rec.reasons import ExplainedItem, Explanation, NamedCategory, PathStep
 from sidrec.systems.reg4rec.statistics import PRUNING_SURVIVAL
 

@@ -18,7 +18,8 @@ from sidrec.data.catalog import Catalog
 from sidrec.decoding.nodes import NONE
 from sidrec.decoding.token_sets import TokenSets, bitmap
 from sidrec.errors import BundleError
-from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking, ranking_of
+from sidrec.systems.answers import answers, in_chunks
+from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
 from sidrec.systems.batches import encoder_input
 from sidrec.systems.held_out import path_of
 from sidrec.systems.history import history_of
@@ -29,14 +30,12 @@ from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.search import Open, Pruning, search
 from sidrec.systems.reg4rec.statistics import statistics
 from sidrec.systems.reg4rec.steps import PathSteps
-from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
+from sidrec.systems.repeat import RepeatPath, log_recent
 
 KIND, FORMAT = "reg4rec", 1
 # In the weights' file beside the generator's own: items' purchases on the day, the centres of the categories, and the
 # category of each item.
 MASSES, CENTRES, OF_ITEM = "item_masses", "category_centres", "item_category"
-# Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
-CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,7 @@ class Reg4RecRanker:
 
         A score is that of the item's path (`search`); with one slot a step, its log-probability.
         """
-        rankings: dict[int, Ranking] = {}
-        # Histories of like lengths in a chunk: it is padded to its longest.
-        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
-        for first in range(0, len(queries), CHUNK):
-            rows = order[first : first + CHUNK]
-            chunk = self._rank_chunk([queries[row] for row in rows], beam_width, blocked)
-            rankings.update(zip(rows, chunk, strict=True))
-        return [rankings[row] for row in range(len(queries))]
+        return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, beam_width, blocked))
 
     @torch.no_grad()
     def score(
@@ -142,32 +134,17 @@ class Reg4RecRanker:
             slots_per_step=self.search.slots_per_step,
             pruning=pruning,
         )
-        items, scores = found.items, found.scores.double()
-        valid, stats = (items != NONE).sum(dim=1).tolist(), statistics(found.steps, self.sets.num_slots)
-        if self.repeat is not None and not all(query.exclude_seen for query in queries):
-            history = history_items(queries, self.repeat.half_life_days, self.recent)
-            excluded = torch.tensor([query.exclude_seen for query in queries])
-            wanted = torch.where(excluded[:, None], NONE, history.items)
-            items, scores = with_history(
-                self.repeat,
-                history,
-                self._scores(queries, memory, wanted),
-                items,
-                scores,
-                excluded=excluded,
-                blocked=torch.from_numpy(blocked),
-            )
-        return [
-            ranking_of(
-                items[row].numpy(),
-                scores[row].numpy(),
-                popularity=self.catalog.popularity,
-                k=query.k,
-                valid_beams=valid[row],
-                stats=stats[row],
-            )
-            for row, query in enumerate(queries)
-        ]
+        return answers(
+            queries,
+            found.items,
+            found.scores,
+            repeat=self.repeat,
+            score=lambda wanted: self._scores(queries, memory, wanted),
+            recent=self.recent,
+            popularity=self.catalog.popularity,
+            blocked=blocked,
+            stats=statistics(found.steps, self.sets.num_slots),
+        )
 
     def _scores(
         self, queries: Sequence[Query], memory: Memory, items: Int[Tensor, "row item"]

@@ -18,10 +18,11 @@ from torch import Tensor
 from sidrec.data.catalog import PAD
 from sidrec.decoding.trie import ROOT, child_log_probs
 from sidrec.errors import UsageError
+from sidrec.systems.answers import CHUNK
 from sidrec.systems.base import Query, Ranking
 from sidrec.systems.s2gr.model import Decoding
 from sidrec.systems.s2gr.probe import nearest_clusters
-from sidrec.systems.s2gr.rank import CHUNK, S2GRRanker
+from sidrec.systems.s2gr.rank import S2GRRanker
 from sidrec.systems.s2gr.thoughts import CodeStep, ExplainedItem, Explanation, PointedCluster
 
 NEAREST = 3

@@ -15,22 +15,21 @@ from torch import Tensor
 from sidrec import files
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import beam_search, score_items
-from sidrec.decoding.openings import ItemRules, Openings
-from sidrec.decoding.trie import NONE, PrefixTrie
+from sidrec.decoding.openings import ItemRules
+from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import BundleError
-from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking, ranking_of
+from sidrec.systems.answers import answers, in_chunks
+from sidrec.systems.base import MODEL, WEIGHTS, Query, Ranking
 from sidrec.systems.batches import EncoderInput, encoder_input
 from sidrec.systems.held_out import path_of
 from sidrec.systems.history import code_table, has_code, history_of
-from sidrec.systems.repeat import RepeatPath, history_items, log_recent, with_history
+from sidrec.systems.repeat import RepeatPath, log_recent
 from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
 from sidrec.systems.s2gr.model import Memory, S2GRModel
 
 FORMAT = 1
-# Users decoded at once: enough to fill the matrix products, few enough that a batch stays in the caches.
-CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -124,55 +123,23 @@ class S2GRRanker:
 
         With `exclude_seen` a score is the generator's own log-probability: that of a purchase that is no repeat.
         """
-        rankings: dict[int, Ranking] = {}
-        # Histories of like lengths in a chunk: it is padded to its longest.
-        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
-        for first in range(0, len(queries), CHUNK):
-            rows = order[first : first + CHUNK]
-            chunk = self._rank_chunk([queries[row] for row in rows], beam_width, blocked)
-            rankings.update(zip(rows, chunk, strict=True))
-        return [rankings[row] for row in range(len(queries))]
+        return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, beam_width, blocked))
 
     def _rank_chunk(self, queries: Sequence[Query], beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         steps = self.steps(queries)
-        allowed = self._openings(queries, blocked)
+        excluding = [query.items if query.exclude_seen else None for query in queries]
+        allowed = self.rules.openings(torch.from_numpy(blocked), excluding)
         beams = beam_search(steps, self.trie, self.bias, beam_width=beam_width, allowed=allowed)
-        items, scores = beams.items, beams.log_probs.double()
-        valid = (beams.items != NONE).sum(dim=1).tolist()
-        if self.repeat is not None and not all(query.exclude_seen for query in queries):
-            # A query that excludes its history has none to score, but keeps its row.
-            history = history_items(queries, self.repeat.half_life_days, self.recent)
-            excluded = torch.tensor([query.exclude_seen for query in queries])
-            wanted = torch.where(excluded[:, None], NONE, history.items)
-            items, scores = with_history(
-                self.repeat,
-                history,
-                score_items(steps, self.trie, self.bias, wanted),
-                items,
-                scores,
-                excluded=excluded,
-                blocked=torch.from_numpy(blocked),
-            )
-        return [
-            ranking_of(
-                items[row].numpy(),
-                scores[row].numpy(),
-                popularity=self.catalog.popularity,
-                k=query.k,
-                valid_beams=valid[row],
-            )
-            for row, query in enumerate(queries)
-        ]
-
-    def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
-        excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
-        width = max(map(len, excluding))
-        if width == 0 and not blocked.any():
-            return None
-        seen = torch.full((len(queries), width), NONE)
-        for row, items in enumerate(excluding):
-            seen[row, : len(items)] = torch.from_numpy(items)
-        return self.rules.blocking(torch.from_numpy(blocked)).without(seen)
+        return answers(
+            queries,
+            beams.items,
+            beams.log_probs,
+            repeat=self.repeat,
+            score=lambda wanted: score_items(steps, self.trie, self.bias, wanted),
+            recent=self.recent,
+            popularity=self.catalog.popularity,
+            blocked=blocked,
+        )
 
 
 # Parts of the generator that no answer needs; they are not in a bundle.

@@ -18,11 +18,12 @@ from torch import Tensor
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.beam import beam_search, score_items
 from sidrec.decoding.nodes import NONE
-from sidrec.decoding.openings import ItemRules, Openings
+from sidrec.decoding.openings import ItemRules
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import UsageError
 from sidrec.nn.causal import CausalDecoder, CausalShape, CausalSteps, CodeTokens
 from sidrec.nn.past import Past
+from sidrec.systems.answers import in_chunks
 from sidrec.systems.base import Query, Ranking, ranking_of
 from sidrec.systems.history import history_of
 from sidrec.systems.sidreasoner import tasks
@@ -30,9 +31,6 @@ from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import Mode, SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
-
-# Users decoded at once.
-CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +146,7 @@ class SIDReasonerRanker:
         return Thought(text, last < len(words) and words[last] == end, last)
 
     def _rank(self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
-        rankings: dict[int, Ranking] = {}
-        # Histories of like lengths in a chunk: it is padded to its longest.
-        order = sorted(range(len(queries)), key=lambda row: len(queries[row].items))
-        for first in range(0, len(queries), CHUNK):
-            rows = order[first : first + CHUNK]
-            chunk = self._rank_chunk([queries[row] for row in rows], mode, beam_width, blocked)
-            rankings.update(zip(rows, chunk, strict=True))
-        return [rankings[row] for row in range(len(queries))]
+        return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, mode, beam_width, blocked))
 
     def _rank_chunk(
         self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]
@@ -168,13 +159,10 @@ class SIDReasonerRanker:
                 self._think_question(query) + rationale_text(thought.rationale)
                 for query, thought in zip(queries, thoughts, strict=True)
             ]
-        beams = beam_search(
-            self._steps(texts),
-            self.trie,
-            self.bias,
-            beam_width=beam_width,
-            allowed=self._openings(queries, blocked),
-        )
+        excluding = [query.items if query.exclude_seen else None for query in queries]
+        shut = torch.from_numpy(blocked).to(self.decoder.gain.device)
+        allowed = self.rules.openings(shut, excluding)
+        beams = beam_search(self._steps(texts), self.trie, self.bias, beam_width=beam_width, allowed=allowed)
         items, scores = beams.items.cpu().numpy(), beams.log_probs.cpu().numpy()
         return [
             ranking_of(
@@ -207,17 +195,6 @@ class SIDReasonerRanker:
         for row, own in enumerate(ids):
             tokens[row, : len(own)] = torch.tensor(own)
         return tokens, torch.tensor([len(own) for own in ids], device=device)
-
-    def _openings(self, queries: Sequence[Query], blocked: NDArray[np.bool_]) -> Openings | None:
-        excluding = [query.items if query.exclude_seen else query.items[:0] for query in queries]
-        width = max(map(len, excluding))
-        if width == 0 and not blocked.any():
-            return None
-        device = self.decoder.gain.device
-        seen = torch.full((len(queries), width), NONE, device=device)
-        for row, items in enumerate(excluding):
-            seen[row, : len(items)] = torch.from_numpy(items)
-        return self.rules.blocking(torch.from_numpy(blocked).to(device)).without(seen)
 
 
 def margin(ranking: Ranking) -> float:
