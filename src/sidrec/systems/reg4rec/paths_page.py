@@ -9,23 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sidrec.codebook.page import html_page
-from sidrec.codebook.plots import INK, MAIN, OTHER, PALE
+from sidrec.codebook.plots import MAIN, OTHER
+from sidrec.systems.explanation_page import STYLE, drawn, label, laid_out
 from sidrec.systems.reg4rec.reasons import ExplainedItem, Explanation, NamedCategory, PathStep, said_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_STYLE = f"""
-body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; margin-bottom: .2rem; }}
-h2 {{ font-size: 1.3rem; margin: 3rem 0 .4rem; padding-top: .6rem; border-top: 2px solid {PALE}; }}
-h3 {{ font-size: 1.05rem; margin: 1.6rem 0 .1rem; }}
-p {{ margin: .2rem 0; }} p.note {{ color: #52606d; max-width: 50rem; }}
+_STYLE = f"""{STYLE}
 b.same {{ color: {MAIN}; }} b.other {{ color: {OTHER}; }} b.repeat {{ color: #2f855a; }}
 """
-_CUT = 46
-# Pixels: of a step's bar with its titles, of a plot's frame, and of the titles' column.
-_BAR, _FRAME, _LABELS = 52, 24, 390
+# Pixels: of a step's bar with its titles, and of a plot's frame.
+_BAR, _FRAME = 52, 24
 
 
 def paths_page(explanations: Mapping[str, Explanation], *, title: str) -> str:
@@ -59,8 +54,7 @@ def _item_parts(rank: int, item: ExplainedItem, name: str) -> Iterator[str]:
     bought = ", <b class='repeat'>bought before: the repeat path counts too</b>" if item.path == "repeat" else ""
     agree = "" if item.consistency is None else f", {item.consistency:.0%} of its steps name the category before"
     yield f"<p>Item {html.escape(item.item_id)}, score {item.score:.2f}{bought}{agree}.</p>"
-    config = {"displayModeBar": False, "responsive": True}
-    yield path_figure(item.steps).to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
+    yield drawn(path_figure(item.steps), name)
 
 
 def path_figure(steps: Sequence[PathStep]) -> "Figure":
@@ -91,13 +85,7 @@ def path_figure(steps: Sequence[PathStep]) -> "Figure":
     figure.update_yaxes(range=[len(steps) - 0.5, -0.5], tickfont={"size": 11}, showgrid=False, zeroline=False)
     # Room for the text behind a bar of 100 %.
     figure.update_xaxes(range=[0, 2.2], showticklabels=False, showgrid=False, zeroline=False)
-    return figure.update_layout(
-        height=_BAR * len(steps) + _FRAME,
-        template="plotly_white",
-        showlegend=False,
-        font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
-        margin={"l": _LABELS, "r": 20, "t": 8, "b": 8},
-    )
+    return laid_out(figure, height=_BAR * len(steps) + _FRAME)
 
 
 def _label(named: NamedCategory | None) -> str:
@@ -105,5 +93,4 @@ def _label(named: NamedCategory | None) -> str:
     if named is None:
         return ""
     head = named.name or f"category {named.category}"
-    lines = [line if len(line) <= _CUT else f"{line[: _CUT - 1]}…" for line in (head, *named.titles[:2])]
-    return "<br>".join(map(html.escape, lines))
+    return label((head, *named.titles[:2]))

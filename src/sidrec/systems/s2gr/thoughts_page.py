@@ -9,23 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sidrec.codebook.page import html_page
-from sidrec.codebook.plots import INK, MAIN, OTHER, PALE
+from sidrec.codebook.plots import MAIN, OTHER
+from sidrec.systems.explanation_page import STYLE, drawn, label, laid_out
 from sidrec.systems.s2gr.thoughts import CodeStep, Explanation, PointedCluster
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_STYLE = f"""
-body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; margin-bottom: .2rem; }}
-h2 {{ font-size: 1.3rem; margin: 3rem 0 .4rem; padding-top: .6rem; border-top: 2px solid {PALE}; }}
-h3 {{ font-size: 1.05rem; margin: 1.6rem 0 .1rem; }}
-p {{ margin: .2rem 0; }} p.note {{ color: #52606d; max-width: 50rem; }}
+_STYLE = f"""{STYLE}
 b.chosen {{ color: {OTHER}; }} b.pointed {{ color: {MAIN}; }} b.repeat {{ color: #2f855a; }}
 """
-_LINES, _CUT = 3, 46
-# Pixels: of a bar with its titles, of a plot's frame, and of the titles' column.
-_BAR, _FRAME, _LABELS = 58, 44, 390
+_LINES = 3
+# Pixels: of a bar with its titles, and of a plot's frame.
+_BAR, _FRAME = 58, 44
 
 
 def thoughts_page(explanations: Mapping[str, Explanation], *, title: str) -> str:
@@ -58,7 +54,7 @@ def _user_parts(number: int, user: str, explanation: Explanation) -> Iterator[st
     if explanation.thinking == "ahead":
         yield "<p class='note'>This model has all its thoughts before the first code: only their titles differ.</p>"
     yield "<h3>First thought, of all recommendations</h3>"
-    yield _drawn(_first_thought(explanation), f"u{number}-first")
+    yield drawn(_first_thought(explanation), f"u{number}-first")
     for rank, item in enumerate(explanation.items, start=1):
         yield f"<h3>{rank}. {html.escape(item.title)}</h3>"
         bought = ", <b class='repeat'>bought before: the repeat path counts too</b>" if item.path == "repeat" else ""
@@ -66,7 +62,7 @@ def _user_parts(number: int, user: str, explanation: Explanation) -> Iterator[st
         yield "after those before it: " + ", ".join(_code(step) for step in item.steps) + ".</p>"
         later = [step for step in item.steps[1:] if step.chosen is not None]
         if later:
-            yield _drawn(_later_thoughts(later), f"u{number}-i{rank}")
+            yield drawn(_later_thoughts(later), f"u{number}-i{rank}")
 
 
 def _code(step: CodeStep) -> str:
@@ -138,20 +134,13 @@ def _bars(panels: Sequence[tuple[str, Sequence[PointedCluster], Mapping[int, str
     figure.update_yaxes(tickfont={"size": 11}, showgrid=False, zeroline=False, ticks="outside", tickcolor="#ffffff")
     # Room for the text behind a bar of 100 %.
     figure.update_xaxes(range=[0, 1.25], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", showticklabels=False)
-    return figure.update_layout(
-        height=height + 20,
-        template="plotly_white",
-        showlegend=False,
-        font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
-        margin={"l": _LABELS, "r": 20, "t": 34 if panels[0][0] else 8, "b": 8},
-    )
+    return laid_out(figure, height=height + 20, top=34 if panels[0][0] else 8)
 
 
 def _label(cluster: PointedCluster, *, bold: bool) -> str:
     """Return a cluster's titles as short lines; text, never markup."""
-    lines = [title if len(title) <= _CUT else f"{title[: _CUT - 1]}…" for title in cluster.titles[:_LINES]]
-    label = "<br>".join(map(html.escape, lines)) or "no item is left there"
-    return f"<b>{label}</b>" if bold else label
+    shown = label(cluster.titles[:_LINES]) or "no item is left there"
+    return f"<b>{shown}</b>" if bold else shown
 
 
 def _hover(cluster: PointedCluster) -> str:
@@ -160,10 +149,3 @@ def _hover(cluster: PointedCluster) -> str:
         f"cluster {cluster.cluster}: {cluster.cluster_prob:.1%}, cosine {cluster.cosine:.2f}, "
         f"{cluster.num_items:,} items<br>{titles}"
     )
-
-
-def _drawn(figure: "Figure", name: str) -> str:
-    """Return a plot; `name` is its own, so equal pages are equal byte by byte."""
-    config = {"displayModeBar": False, "responsive": True}
-    drawn: str = figure.to_html(full_html=False, include_plotlyjs=False, config=config, div_id=name)
-    return drawn
