@@ -76,7 +76,7 @@ def test_a_stage_learns_the_users_themes(world: Any, tmp_path: Path) -> None:
     nothing = Corpus([], [], [], {})
     backbone = load(MODEL, vocab, words_of(catalog.titles, nothing), tmp_path / "tiny", seed=0)
     mixture = Mixture(backbone.tokenizer, vocab, catalog.titles, 4, 256)
-    training = SIDReasonerTrainingConfig(epochs=8, tokens_per_batch=1024, learning_rate=4e-3, average_decay=0.9)
+    training = SIDReasonerTrainingConfig(epochs=16, tokens_per_batch=1024, learning_rate=4e-3, average_decay=0.9)
     log = fit_stage(
         backbone,
         mixture.direct(points, rows=400, seed=0),
@@ -92,8 +92,8 @@ def test_a_stage_learns_the_users_themes(world: Any, tmp_path: Path) -> None:
     inside = [float((ranking.items // 8 == theme).mean()) for theme, ranking in enumerate(rankings)]
 
     assert log[-1]["total"] < 0.7 * log[0]["total"]
-    # One of eight by chance.
-    assert np.mean(inside) > 0.5
+    # One of eight by chance; .925 when this was written.
+    assert np.mean(inside) > 0.6
 
 
 def test_the_loss_is_that_of_the_whole_model(backbone: Backbone) -> None:
