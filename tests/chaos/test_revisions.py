@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from serving import registry
 from serving.deploy import confirm_live, deploy, prepare
+from serving.state import read_state
 from serving.supervisor import Supervisor
 from serving.triton import repository
 from sidrec import home
@@ -125,6 +126,14 @@ BAD = {
 }
 
 
+def settle(supervisor: Supervisor) -> None:
+    """Wait until whatever had died before is buried: a stub's last request may outlive the deployment."""
+    deadline = time.monotonic() + CEILING_S
+    while supervisor.server.lost_a_stub() or (read_state() or {"health": "gone"})["health"] != "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_revision_is_refused_while_the_good_one_serves(served: Standing, tmp_path: Path, fault: str) -> None:
     """The deployment says so, the config is back, the old answers stay right and whole."""
@@ -184,6 +193,7 @@ def test_going_back_works_while_the_revision_keeps_dying(served: Standing, tmp_p
             time.sleep(0.1)
         rollback(why="it dies", who="ann")
         deploy()
+        settle(served.server)
         gone_back = len(load.answers), len(load.failures)
         load.wait_answers(100)
 
