@@ -5,7 +5,6 @@ Axes: `row` users with a basket on one of those days, `item` of a list of theirs
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.nodes import NONE
 from sidrec.systems.answers import CHUNK
@@ -22,8 +20,8 @@ from sidrec.systems.base import Query, RankingModel
 from sidrec.systems.history import History
 from sidrec.systems.popularity_masses import recent_counts
 from sidrec.systems.repeat import RepeatPath, fit_repeat_path, history_items, log_recent, with_best_offset
+from sidrec.systems.validation_rows import validation_rows
 
-EPOCH = date(1970, 1, 1)
 # Items outside the history that the gate's offset is judged against; a list's head needs no more.
 NEW_CANDIDATES = 20
 
@@ -76,31 +74,6 @@ def path_of(values: dict[str, Any] | None) -> RepeatPath | None:
     if values is None:
         return None
     return RepeatPath(tuple(values["copy_weights"]), tuple(values["gate_weights"]), values["half_life_days"])
-
-
-def validation_rows(training_set: pl.DataFrame, catalog: Catalog) -> tuple[list[Query], Int[Tensor, "row target"]]:
-    """Return a query and the targets (`NONE` is padding) of each row that has a known history and target."""
-    index_of = catalog.index_of
-    queries, baskets = [], []
-    for row in training_set.sort("day", "user_id").iter_rows(named=True):
-        pairs = [
-            (index_of[item], time)
-            for item, time in zip(row["history_item_ids"], row["history_times"], strict=True)
-            if item in index_of
-        ]
-        targets = sorted({index_of[item] for item in row["target_item_ids"] if item in index_of})
-        if not pairs or not targets:
-            continue
-        items, times = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-        basket = np.unique(times // DAY_S, return_inverse=True)[1].astype(np.int64)
-        now = (row["day"] - EPOCH).days * DAY_S
-        queries.append(Query(items, times, basket, now, k=1, exclude_seen=False))
-        baskets.append(targets)
-    width = max((len(targets) for targets in baskets), default=0)
-    table = torch.full((len(baskets), width), NONE)
-    for position, targets in enumerate(baskets):
-        table[position, : len(targets)] = torch.tensor(targets)
-    return queries, table
 
 
 @torch.no_grad()

@@ -7,8 +7,6 @@ gates and fall-back are our choice).
 """
 
 import copy
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,11 @@ from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.nodes import NONE
 from sidrec.decoding.token_sets import TokenSets
-from sidrec.evaluation.metrics import ndcg_at_k
-from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, RankingModel, link_unaligned
+from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, link_unaligned
 from sidrec.systems.batches import Sampling
-from sidrec.systems.held_out import EPOCH, validation_rows
 from sidrec.systems.history import histories_of
 from sidrec.systems.reg4rec.categories import item_vectors
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig, Reg4RecSearchConfig, Reg4RecTrainingConfig
-from sidrec.systems.reg4rec.gates import Vitals, faults
 from sidrec.systems.reg4rec.losses import Tables, losses_after
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
@@ -36,20 +31,17 @@ from sidrec.systems.reg4rec.rank import MASSES, Reg4RecRanker, categories_in, lo
 from sidrec.systems.reg4rec.rewards import category_hits, step_consistency, step_hits
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Points, Rollout, RolloutSet
+from sidrec.systems.validation_rows import EPOCH, rows_value
+from sidrec.training.alignment import align_policy
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.device import device_of
+from sidrec.training.gates import Vitals
 from sidrec.training.grpo import grpo_loss, kl_estimate
 from sidrec.training.logs import TrainingLogs
-from sidrec.training.loop import LoopConfig, train
+from sidrec.training.loop import LoopConfig
 
-# Rows that a round is validated on, and users whose paths its gates look at.
-VALIDATION_ROWS = 500
+# Users whose paths the gates look at.
 GATE_USERS = 128
-BEAM_WIDTH = 20
-# A round that does not pass its gates is worse than any list.
-REFUSED = -1.0
-
-Value = Callable[[RankingModel], float]
 
 
 def align(
@@ -94,23 +86,12 @@ def align(
         return link_unaligned(model, folder, "no user has two baskets before the rows that it would be judged by")
     watched = data.points(range(min(GATE_USERS, len(data.histories))), _rng(inputs.seed), newest_only=True).to(device)
 
-    def ranked(generator: Reg4RecModel) -> float:
-        answering = generator if device.type == "cpu" else copy.deepcopy(generator).cpu()
+    def value_now() -> float:
+        answering = policy if device.type == "cpu" else copy.deepcopy(policy).cpu()
         return value(Reg4RecRanker.of(answering, inputs.catalog, sets, search, tensors[MASSES], None))
 
     torch.manual_seed(inputs.seed)
-    before = vitals(reference, reference, watched, there, sets, alignment, seed=inputs.seed)
-    baseline = ranked(reference)
-    rounds: list[dict[str, Any]] = []
-
-    def judged() -> float:
-        now = vitals(policy, reference, watched, there, sets, alignment, seed=inputs.seed)
-        refused = faults(now, before, alignment)
-        found = ranked(policy)
-        rounds.append({"value": round(found, 6), "refused": refused, **_rounded(now)})
-        return REFUSED if refused else found
-
-    log = train(
+    summary = align_policy(
         policy,
         data,
         lambda rollout: terms(policy, reference, rollout, there, training, alignment),
@@ -128,28 +109,16 @@ def align(
             patience=alignment.patience,
         ),
         Checkpoints(folder / "checkpoints" / "align", minutes=training.checkpoint_minutes),
-        "align_model: GRPO",
-        validate=judged,
+        value=value_now,
+        vitals=lambda: vitals(policy, reference, watched, there, sets, alignment, seed=inputs.seed),
+        limits=alignment,
         logs=TrainingLogs(folder / "logs" / "align"),
     )
-    best = max(row["validation"] for row in log)
-    summary = {
-        "supervised_value": round(baseline, 6),
-        "best_value": round(best, 6),
-        "supervised": _rounded(before),
-        "rounds": rounds,
-        "loss": log[-1],
-        "train_seconds": log[-1]["seconds"],
-    }
-    Checkpoints(folder / "checkpoints" / "align", minutes=0).clear()
-    if best <= baseline:
-        reason = f"no round was above the supervised model's {baseline:.4f}: it is kept"
-        if best == REFUSED:
-            reason = f"no round passed the gates ({'; '.join(rounds[-1]['refused'])}): the supervised model is kept"
-        link_unaligned(model, folder, reason)
-        return {"kept": "supervised", "reason": reason, **summary}
-    _write(model, folder, policy.cpu(), tensors)
-    return {"kept": "aligned", "epoch": log[-1]["best_epoch"], **summary}
+    if summary["kept"] == "supervised":
+        link_unaligned(model, folder, summary["reason"])
+    else:
+        _write(model, folder, policy.cpu(), tensors)
+    return summary
 
 
 def terms(
@@ -211,32 +180,14 @@ def vitals(
         kl=float(kl_estimate(taken.log_probs.flatten(0, 1), theirs.log_probs.flatten(0, 1)).mean()),
         diversity=float(np.mean(distinct)) / paths,
         valid=float((items != NONE).float().mean()),
-        hits=float(hits.float().mean()) / slots,
-        category_hits=float(named.amax(dim=-1).float().mean()) / slots,
-        consistency=float(step_consistency(taken.category).float().mean()) / max(slots - 1, 1),
+        hits={
+            "hits": float(hits.float().mean()) / slots,
+            "category_hits": float(named.amax(dim=-1).float().mean()) / slots,
+        },
+        # Paths agree with themselves by one category for everything.
+        easy={"consistency": float(step_consistency(taken.category).float().mean()) / max(slots - 1, 1)},
+        beside={},
     )
-
-
-def rows_value(inputs: FitInputs) -> Value | None:
-    """Return NDCG@10 on rows of the training set, as a function of the model; None where there is no row."""
-    if inputs.training_set.is_empty():
-        return None
-    queries, targets = validation_rows(inputs.training_set, inputs.catalog)
-    if not queries:
-        return None
-    chosen = np.sort(_rng(inputs.seed).permutation(len(queries))[:VALIDATION_ROWS])
-    asked = [replace(queries[row], k=10) for row in chosen]
-    wanted = targets[torch.from_numpy(chosen)]
-    sizes = (wanted != NONE).sum(dim=1).numpy()
-
-    def ndcg(model: RankingModel) -> float:
-        nothing = np.zeros(len(inputs.catalog), dtype=np.bool_)
-        hits = np.zeros((len(asked), 10), dtype=np.bool_)
-        for row, ranking in enumerate(model.rank(asked, beam_width=BEAM_WIDTH, blocked=nothing)):
-            hits[row, : len(ranking.items)] = np.isin(ranking.items, wanted[row].numpy())
-        return float(ndcg_at_k(hits, sizes, 10).mean())
-
-    return ndcg
 
 
 def without_dropout(model: Reg4RecModel) -> Reg4RecModel:
@@ -252,10 +203,6 @@ def _write(model: Path, folder: Path, policy: Reg4RecModel, tensors: dict[str, T
     target.mkdir(parents=True, exist_ok=True)
     save_file({**policy.state_dict(), **tensors}, target / WEIGHTS)
     files.write_json_atomic(target / MODEL, files.read_json(model / MODEL) | {"aligned": True})
-
-
-def _rounded(values: Vitals) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(values).items()}
 
 
 def _rng(seed: int) -> np.random.Generator:

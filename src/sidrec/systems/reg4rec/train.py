@@ -18,7 +18,7 @@ from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Query, RankingModel
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
-from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
+from sidrec.systems.held_out import learn_repeat_path, path_of
 from sidrec.systems.history import History, histories_of
 from sidrec.systems.reg4rec.align import align
 from sidrec.systems.reg4rec.carry import carry_model
@@ -44,6 +44,7 @@ from sidrec.systems.reg4rec.rank import (
     load_model,
 )
 from sidrec.systems.repeat import RepeatPath
+from sidrec.systems.validation_rows import EPOCH
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train

@@ -20,7 +20,7 @@ from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
-from sidrec.systems.held_out import EPOCH, learn_repeat_path, path_of
+from sidrec.systems.held_out import learn_repeat_path, path_of
 from sidrec.systems.history import History, code_table, has_code, histories_of
 from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.s2gr.carry import carry_model
@@ -38,6 +38,7 @@ from sidrec.systems.s2gr.rank import (
     load_answering_weights,
 )
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
+from sidrec.systems.validation_rows import EPOCH
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train

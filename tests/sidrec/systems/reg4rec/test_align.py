@@ -15,10 +15,11 @@ from sidrec import files
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.base import MODEL, WEIGHTS
 from sidrec.systems.history import histories_of
-from sidrec.systems.reg4rec.align import rows_value, terms, vitals
+from sidrec.systems.reg4rec.align import terms, vitals
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Rollout, RolloutSet
+from sidrec.systems.validation_rows import rows_value
 from sidrec.training.grpo import group_advantages
 from tests.sidrec.systems.reg4rec.conftest import system_of
 from tests.sidrec.systems.reg4rec.world import FIT_DAY, SAMPLING, model_of, tables_of
@@ -145,10 +146,10 @@ def test_vitals_count_what_they_say(world: Any) -> None:
     assert found.kl == pytest.approx(0, abs=1e-6)
     assert found.diversity == pytest.approx(np.mean([len(set(own)) / 4 for own in paths]))
     assert found.valid == pytest.approx(np.mean([path in items for own in paths for path in own]))
-    assert found.hits == pytest.approx(np.mean(hits))
-    assert found.category_hits == pytest.approx(np.mean(named))
+    assert found.hits["hits"] == pytest.approx(np.mean(hits))
+    assert found.hits["category_hits"] == pytest.approx(np.mean(named))
     agree = (taken.category[..., 1:] == taken.category[..., :-1]).float().mean().item()
-    assert found.consistency == pytest.approx(agree)
+    assert found.easy["consistency"] == pytest.approx(agree)
 
 
 def test_alignment_raises_the_reward_of_paths(world: Any, fitted: Path, tmp_path: Path) -> None:

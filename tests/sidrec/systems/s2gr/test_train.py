@@ -16,9 +16,9 @@ import torch
 from sidrec.systems.base import Query
 from sidrec.systems.batches import TrainingSet
 from sidrec.systems.config import RepeatConfig
-from sidrec.systems.held_out import validation_rows
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.train import S2GRSystem
+from sidrec.systems.validation_rows import validation_rows
 
 DAY = 86_400
 NOW = 14_914 * DAY  # 2010-11-01
