@@ -117,3 +117,27 @@ def test_a_heavy_kl_keeps_the_policy_at_its_reference() -> None:
     near, uniform = learn(kl_weight=100.0)[1], torch.full((8, 6), 1 / 6)
 
     assert (near - uniform).abs().max() < 0.05
+
+
+def test_the_unbiased_deviation_is_over_one_sample_less() -> None:
+    """Rewards 1, 3: deviation root 2 over one sample less, and a floor of 1 on top of it."""
+    found = group_advantages(torch.tensor([[1.0, 3.0]], dtype=torch.float64), floor=1.0, unbiased=True)
+
+    assert found.tolist() == [pytest.approx([-1 / (math.sqrt(2) + 1), 1 / (math.sqrt(2) + 1)])]
+
+
+def test_the_mean_over_actions_counts_a_long_path_for_more() -> None:
+    """One action with advantage 1 and three with -1: -(1 - 3) / 4 over actions, -(1 - 1) / 2 over paths."""
+    zeros, real = torch.zeros(2, 3), torch.tensor([[True, False, False], [True, True, True]])
+    advantages = torch.tensor([1.0, -1.0])
+
+    def policy(per: str) -> float:
+        found = grpo_loss(zeros, zeros, zeros, advantages, clip=0.2, kl_weight=0.0, real=real, per=per)  # type: ignore[arg-type]
+        return float(found["policy"])
+
+    assert policy("action") == pytest.approx(0.5)
+    assert policy("path") == pytest.approx(0.0)
+
+
+def test_a_ratio_that_is_no_number_is_cut() -> None:
+    assert kl_estimate(torch.tensor([[-500.0]]), torch.zeros(1, 1)).item() == pytest.approx(math.exp(20) - 21, rel=1e-6)

@@ -162,7 +162,13 @@ class SIDReasonerAlignmentConfig(BaseModel):
     clip: float = Field(0.2, gt=0, lt=1, description="[code]")
     kl_weight: float = Field(1e-3, ge=0, description="Of the k3 estimate against the model of stage 2a. [code]")
     valid_reward: float = Field(0.1, ge=0, description="lambda: for a semantic ID that is an item's. [paper]")
-    validate_every: int = Field(20, ge=1, description="Steps between two looks at held-out rows. [ours]")
+    validate_every: int = Field(20, ge=1, description="Steps between two looks at held-out rows: a round. [ours]")
+    patience: int = Field(3, ge=1, description="Rounds in a row without a better one after which it ends. [ours]")
+    tokens_per_pass: int = Field(16_384, ge=64, description="Of samples in memory at once; no result depends on it.")
+
+    max_kl: float = Field(0.5, gt=0, description="Nats a word that the policy may be away from stage 2a's. [ours]")
+    min_diversity: float = Field(0.5, ge=0, le=1, description="Least share of stage 2a's distinct answers. [ours]")
+    min_valid: float = Field(0.8, ge=0, le=1, description="Least share of its answers that are items. [ours]")
 
 
 class SIDReasonerSearchConfig(BaseModel):

@@ -22,15 +22,15 @@ from sidrec.decoding.openings import ItemRules
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import UsageError
 from sidrec.nn.causal import CausalDecoder, CausalShape, CausalSteps, CodeTokens
-from sidrec.nn.past import Past
 from sidrec.systems.answers import in_chunks
 from sidrec.systems.base import Query, Ranking, ranking_of
-from sidrec.systems.history import history_of
+from sidrec.systems.history import History, history_of
 from sidrec.systems.sidreasoner import tasks
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import Mode, SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
+from sidrec.systems.sidreasoner.writing import likeliest, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +123,14 @@ class SIDReasonerRanker:
         opening = f"{THINK}\n"
         texts = [self._think_question(query) + opening for query in queries]
         tokens, lengths = self._prompts(texts)
-        prompt = self.decoder.read(tokens, lengths)
-        shape, most = self.decoder.shape, self.search.max_rationale_tokens
-        inner = shape.num_key_heads * shape.head_dim
-        past = Past.empty(prompt.keys, layers=shape.num_layers, steps=most, rows=len(texts), inner=inner)
         end, stop = self.backbone.token_ids([END_THINK, str(self.backbone.tokenizer.eos_token)])
-        written: list[Int[Tensor, " row"]] = []
-        done = torch.zeros(len(texts), dtype=torch.bool, device=tokens.device)
-        state = prompt.state
-        for _ in range(most):
-            word = (state @ self.words).argmax(dim=-1)
-            written.append(word)
-            done |= (word == end) | (word == stop)
-            if bool(done.all()) or len(written) == most:
-                break
-            state = self.decoder.feed(prompt, past, word[:, None])
-        return [self._thought(row, end, stop) for row in torch.stack(written, dim=1).tolist()]
+        prompt, most = self.decoder.read(tokens, lengths), self.search.max_rationale_tokens
+        written = write(self.decoder, self.words, prompt, likeliest, most=most, stops=(end, stop))
+        return [self._thought(row, end, stop) for row in written]
 
     def _thought(self, words: list[int], end: int, stop: int) -> Thought:
-        last = next((place for place, word in enumerate(words) if word in (end, stop)), len(words))
-        text = str(self.backbone.tokenizer.decode(words[:last])).strip()
-        return Thought(text, last < len(words) and words[last] == end, last)
+        said = words[:-1] if words[-1] in (end, stop) else words
+        return Thought(str(self.backbone.tokenizer.decode(said)).strip(), words[-1] == end, len(said))
 
     def _rank(self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, mode, beam_width, blocked))
@@ -179,7 +166,7 @@ class SIDReasonerRanker:
         return tasks.code_to_code(self._codes(query))
 
     def _think_question(self, query: Query) -> str:
-        return question_text(self.backbone.tokenizer, tasks.think(self._codes(query)).question())
+        return think_text(self.backbone, history_of(query), max_items=self.max_history)
 
     def _codes(self, query: Query) -> str:
         return tasks.history_text(history_of(query), self.backbone.vocab.names, max_items=self.max_history)
@@ -195,6 +182,12 @@ class SIDReasonerRanker:
         for row, own in enumerate(ids):
             tokens[row, : len(own)] = torch.tensor(own)
         return tokens, torch.tensor([len(own) for own in ids], device=device)
+
+
+def think_text(backbone: Backbone, history: History, *, max_items: int) -> str:
+    """Return the question of think mode, up to where the assistant writes."""
+    codes = tasks.history_text(history, backbone.vocab.names, max_items=max_items)
+    return question_text(backbone.tokenizer, tasks.think(codes).question())
 
 
 def margin(ranking: Ranking) -> float:

@@ -8,16 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import BundleError, UsageError
-from sidrec.systems.base import MODEL, FitInputs
+from sidrec.systems.base import MODEL, FitInputs, link_unaligned
 from sidrec.systems.history import histories_of
+from sidrec.systems.sidreasoner.align import align_backbone
 from sidrec.systems.sidreasoner.backbone import Backbone, load, open_backbone
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
+    SIDReasonerAlignmentConfig,
     SIDReasonerCorpusConfig,
     SIDReasonerModelConfig,
     SIDReasonerSearchConfig,
@@ -28,9 +32,11 @@ from sidrec.systems.sidreasoner.encoding import Sample
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import Mixture, words_of
 from sidrec.systems.sidreasoner.points import held_out, points_of
-from sidrec.systems.sidreasoner.rank import SIDReasonerRanker
+from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
+from sidrec.systems.sidreasoner.sampler import Sampler
 from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
 from sidrec.systems.sidreasoner.vocab import SidVocab
+from sidrec.systems.validation_rows import EPOCH, rows_value
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 
@@ -48,6 +54,7 @@ class SIDReasonerSystem:
     corpus: SIDReasonerCorpusConfig
     training: SIDReasonerTrainingConfig
     activation: SIDReasonerActivationConfig
+    alignment: SIDReasonerAlignmentConfig
     search: SIDReasonerSearchConfig
 
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
@@ -101,20 +108,58 @@ class SIDReasonerSystem:
             **summaries,
         }
 
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/model_aligned`: the policy after GRPO, or stage 2a's model where that is better.
+
+        Without `inputs.validate`, rows of the training set are ranked, and nothing is learnt from their days.
+        """
+        if not self.alignment.enabled:
+            return link_unaligned(model, folder, "alignment.enabled is false")
+        header, backbone = open_model(model, inputs.catalog)
+        if header["aligned"]:
+            return link_unaligned(model, folder, "the model was carried, and is aligned already")
+        value = inputs.validate or rows_value(inputs)
+        if value is None:
+            return link_unaligned(model, folder, "there are no rows to judge an aligned model by")
+        spared = 0 if inputs.validate is not None else self.training.validation_days
+        end = (inputs.fit_end - EPOCH).days - spared
+        points = points_of([history.before(end) for history in histories_of(inputs.baskets, inputs.catalog)])
+        if not points:
+            return link_unaligned(model, folder, "no user has two baskets before the rows that it would be judged by")
+        backbone.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        sampler = Sampler(
+            backbone,
+            PrefixTrie.from_codes(inputs.catalog.codes),
+            lambda point: think_text(backbone, point.history, max_items=self.model.max_history),
+            self.alignment,
+            max_tokens=self.model.max_tokens,
+        )
+        summary = align_backbone(
+            backbone,
+            sampler,
+            points,
+            value=lambda: value(self.ranker(backbone, inputs.catalog, self.search)),
+            config=self.alignment,
+            training=self.training,
+            folder=folder,
+            seed=inputs.seed,
+            threads=inputs.threads,
+        )
+        if summary["kept"] == "supervised":
+            link_unaligned(model, folder, summary["reason"])
+        else:
+            backbone.model.cpu()
+            stages = [*header["stages"], "stage_2b"]
+            write_model(folder / "model_aligned", backbone, self.model, header["teacher"], stages, aligned=True)
+        return summary
+
     def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
         """Return the ranker in `folder`.
 
         Raises:
             BundleError: the model is of another system or format, or of another catalogue.
         """
-        header: dict[str, Any] = files.read_json(folder / MODEL)
-        if header.get("kind") != KIND or header.get("format") != FORMAT:
-            raise BundleError(
-                f"expected a {KIND} model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
-                evidence=folder / MODEL,
-            )
-        vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
-        backbone = open_backbone(folder / LANGUAGE_MODEL, vocab)
+        _, backbone = open_model(folder, catalog)
         return self.ranker(backbone, catalog, self.search)
 
     def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
@@ -203,8 +248,30 @@ def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:
     return SidVocab.of(catalog, num_levels=num_levels, codebook_size=size)
 
 
+def open_model(folder: Path, catalog: Catalog) -> tuple[dict[str, Any], Backbone]:
+    """Return a model's header and its language model.
+
+    Raises:
+        BundleError: the model is of another system or format, or of another catalogue.
+    """
+    header: dict[str, Any] = files.read_json(folder / MODEL)
+    if header.get("kind") != KIND or header.get("format") != FORMAT:
+        raise BundleError(
+            f"expected a {KIND} model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
+            evidence=folder / MODEL,
+        )
+    vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
+    return header, open_backbone(folder / LANGUAGE_MODEL, vocab)
+
+
 def write_model(
-    folder: Path, backbone: Backbone, config: SIDReasonerModelConfig, teacher: str, stages: Sequence[str]
+    folder: Path,
+    backbone: Backbone,
+    config: SIDReasonerModelConfig,
+    teacher: str,
+    stages: Sequence[str],
+    *,
+    aligned: bool = False,
 ) -> None:
     """Write a model's files; equal models make equal bytes."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -217,6 +284,6 @@ def write_model(
         "fingerprint": backbone.vocab.fingerprint,
         "teacher": teacher,
         "stages": list(stages),
-        "aligned": False,
+        "aligned": aligned,
     }
     files.write_json_atomic(folder / MODEL, header)

@@ -124,13 +124,13 @@ def test_a_rationale_is_the_surest_word_each_time(lively: Backbone, catalog: Cat
 
 
 def test_a_rationale_ends_where_its_mark_is(lively: Backbone, catalog: Catalog) -> None:
-    """Words behind the mark belong to no rationale; the end of the turn is an end that is not its own."""
+    """The mark belongs to no rationale; the end of the turn is an end that is not its own."""
     ranker = ranker_of(lively, catalog)
     end, stop = lively.token_ids([END_THINK, "<|im_end|>"])
     text = encode(lively.tokenizer, " so be it\n")
 
-    assert ranker._thought([*text, end, 5, 6], end, stop) == Thought("so be it", True, len(text))
-    assert ranker._thought([*text, stop, end], end, stop) == Thought("so be it", False, len(text))
+    assert ranker._thought([*text, end], end, stop) == Thought("so be it", True, len(text))
+    assert ranker._thought([*text, stop], end, stop) == Thought("so be it", False, len(text))
     assert ranker._thought(text, end, stop) == Thought("so be it", False, len(text))
 
 

@@ -18,6 +18,7 @@ from sidrec.systems.sidreasoner.backbone import Backbone, load
 from sidrec.systems.sidreasoner.batches import TokenBatches, collate
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
+    SIDReasonerAlignmentConfig,
     SIDReasonerCorpusConfig,
     SIDReasonerModelConfig,
     SIDReasonerSearchConfig,
@@ -46,11 +47,20 @@ def system_of(**change: dict[str, Any]) -> SIDReasonerSystem:
         "checkpoint_minutes": 60,
     }
     activation: dict[str, Any] = {"tokens_per_batch": 2048, "learning_rate": 1e-3}
+    alignment: dict[str, Any] = {
+        "group_size": 4,
+        "prompts_per_step": 4,
+        "steps": 4,
+        "validate_every": 2,
+        "max_rationale_tokens": 8,
+        "learning_rate": 1e-3,
+    }
     return SIDReasonerSystem(
         SIDReasonerModelConfig(**{**MODEL.model_dump(), **change.get("model", {})}),
         SIDReasonerCorpusConfig(**{"items": 6, "histories": 8, **change.get("corpus", {})}),
         SIDReasonerTrainingConfig(**training | change.get("training", {})),
         SIDReasonerActivationConfig(**activation | change.get("activation", {})),
+        SIDReasonerAlignmentConfig(**alignment | change.get("alignment", {})),
         SIDReasonerSearchConfig(**change.get("search", {})),
     )
 
