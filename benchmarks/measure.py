@@ -97,6 +97,20 @@ def bounded(name: str, value: float, *, goal: float | None, unit: str, notes: st
     return Row(name, value, None, None, limit, met, spread, unit, notes)
 
 
+@contextlib.contextmanager
+def settled_heap() -> Iterator[None]:
+    """Leave alone what is in memory now: collections inside look at what is new, as often as they are asked for."""
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def cpu_seconds(call: Callable[[], Output]) -> tuple[float, Output]:
     """Return the CPU time of one call and what it returned; garbage of earlier ones is collected before it."""
     gc.collect()
@@ -145,7 +159,7 @@ def report(measure: Callable[[], Iterator[Row]]) -> dict[str, Any]:
     """Return what one run measured, on what machine, at which load and of which commit."""
     # Before the rows: a commit made meanwhile is not what runs.
     load, commit = os.getloadavg()[0], git_sha()
-    with one_thread():
+    with one_thread(), settled_heap():
         rows = [asdict(row) for row in measure()]
     for row in rows:
         if row["met"] is not None and row["spread"] > MAX_SPREAD:

@@ -1,5 +1,6 @@
 """What every test gets: its own state folder, one torch thread, no telemetry."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,7 +17,10 @@ SHAPED = [
     "sidrec.systems.s2gr.losses",
     *(f"sidrec.systems.reg4rec.{module}" for module in ("categories", "horizon", "losses", "model", "order", "prior")),
     *(f"sidrec.systems.reg4rec.{module}" for module in ("rewards", "rollout", "search", "steps")),
-    *(f"sidrec.systems.sidreasoner.{module}" for module in ("batches", "sft")),
+    *(
+        f"sidrec.systems.sidreasoner.{module}"
+        for module in ("align", "batches", "rewards", "sampler", "samples", "sft", "writing")
+    ),
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
@@ -25,6 +29,12 @@ for name in ("DO_NOT_TRACK", "GX_ANALYTICS_ENABLED", "BENTOML_DO_NOT_TRACK"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What all tests imported stays: a collection that looks at none of it takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """A time counts only beside an equal output, and a row says whether its goal is met."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 
@@ -90,3 +91,20 @@ def test_a_report_runs_on_one_thread_and_has_the_keys_that_readers_rely_on() -> 
     assert {"cpu", "cores", "load_before", "load_after"} <= found["machine"].keys()
     assert {"name", "ours", "peer", "ratio", "goal", "met", "spread"} <= found["results"][0].keys()
     assert "spread above 25%" in found["results"][0]["notes"]
+
+
+def test_a_settled_heap_is_as_it_was_afterwards() -> None:
+    """What was there is not looked at inside, and is again behind; one within another changes nothing."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    try:
+        with measure.settled_heap():
+            inside = gc.get_freeze_count()
+            with measure.settled_heap():
+                assert gc.get_freeze_count() == inside
+            assert gc.get_freeze_count() == inside
+        assert inside > 1000
+        assert gc.get_freeze_count() == 0
+    finally:
+        if frozen:
+            gc.freeze()
