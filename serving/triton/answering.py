@@ -94,12 +94,20 @@ class _Pending:
     items: tuple[str, ...]
     times: tuple[int, ...]
     history_source: HistorySource
+    think_until: float | None = None
     feature_age_s: int | None = None
     feature_status: str | None = None
 
     def query(self) -> Request:
         request = self.request
-        return Request(self.items, self.times, k=request.k, exclude_seen=request.exclude_seen, now=self.now)
+        return Request(
+            self.items,
+            self.times,
+            k=request.k,
+            exclude_seen=request.exclude_seen,
+            now=self.now,
+            think_until=self.think_until,
+        )
 
 
 class Answerer:
@@ -141,7 +149,10 @@ class Answerer:
         self._read_histories(list(pending.values()))
         groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
         for index, one in pending.items():
-            groups[one.arm.bundle.bundle_id, self._beam_width(one, started)].append(index)
+            # Half of what the request may take is for the search; what is left of it now is for thinking.
+            left_s = self._left_s(one, started)
+            one.think_until = time.monotonic() + max(0.0, left_s)
+            groups[one.arm.bundle.bundle_id, self._beam_width(one, left_s)].append(index)
         for (bundle_id, width), members in groups.items():
             group = [pending[index] for index in members]
             for index, outcome in zip(members, self._recommend(bundle_id, width, group), strict=True):
@@ -165,8 +176,8 @@ class Answerer:
             if stored.status == "fresh" and stored.item_ids:
                 one.items, one.times, one.history_source = stored.item_ids, stored.times, "store"
 
-    def _beam_width(self, one: _Pending, started: float) -> int | None:
-        """Return the revision's beam width, or a quarter of it once more than half of the deadline is gone."""
+    def _left_s(self, one: _Pending, started: float) -> float:
+        """Return the seconds until half of the request's deadline is gone, below 0 where it is."""
         deadline_ms = min(one.request.deadline_ms or self.revision.deadline_ms, self.revision.deadline_ms)
         gone_ms = (time.monotonic() - started) * 1000
         if one.request.sent_at_ms is not None:
@@ -174,8 +185,12 @@ class Answerer:
             # Far beyond the deadline it is the sender's clock that is wrong: no reason to degrade it for ever.
             if 0 < waited_ms < _MAX_PLAUSIBLE_LATENESS * deadline_ms:
                 gone_ms = max(gone_ms, waited_ms)
+        return (deadline_ms / 2 - gone_ms) / 1000
+
+    def _beam_width(self, one: _Pending, left_s: float) -> int | None:
+        """Return the revision's beam width, or a quarter of it once more than half of the deadline is gone."""
         full = self.revision.beam_width
-        if gone_ms <= deadline_ms / 2:
+        if left_s >= 0:
             return full
         own = self.recommenders[one.arm.bundle.bundle_id].beam_width
         return max(1, min(full or own, own) // _DEGRADED_SHARE)

@@ -91,6 +91,7 @@ def check_revision(answerer: Answerer) -> list[Served]:
                 sent_at_ms=None,
                 deadline_ms=None,
                 canary=True,
+                rationale=False,
             )
             for one in golden
         ]

@@ -128,7 +128,7 @@ def _response(outcome: Served | Refused) -> Any:
         contract.ARM: _text(outcome.arm.name),
         contract.BUNDLE_ID: _text(outcome.arm.bundle.bundle_id),
         contract.REQUEST_ID: _text(outcome.request.request_id),
-        contract.RATIONALE: _text(""),
+        contract.RATIONALE: _text(answer.rationale if outcome.request.rationale else ""),
     }
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(spec.name, np.ascontiguousarray(array)) for spec, array in arrays.items()]

@@ -34,6 +34,7 @@ class ParsedRequest:
     sent_at_ms: int | None
     deadline_ms: int | None
     canary: bool
+    rationale: bool
 
 
 def parse(read: ReadTensor) -> ParsedRequest:
@@ -64,6 +65,7 @@ def parse(read: ReadTensor) -> ParsedRequest:
         sent_at_ms=_integer(context, "sent_at_ms", _MAX_TIME * 1000),
         deadline_ms=_integer(context, "deadline_ms", 3_600_000),
         canary=context.get("canary") is True,
+        rationale=context.get("rationale") is True,
     )
 
 

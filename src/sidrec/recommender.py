@@ -32,6 +32,8 @@ class Request:
     k: int = 10
     exclude_seen: bool = False
     now: int = 0
+    think_until: float | None = None
+    """As in `sidrec.systems.base.Query`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Answer:
     known_items: int
     stats: Mapping[str, float] = field(default_factory=dict)
     """What the search says of itself (`sidrec.systems.base.Ranking.stats`)."""
+    rationale: str = ""
 
 
 class Recommender:
@@ -107,7 +110,8 @@ class Recommender:
         """Return one answer a request, in order; the requests share one batched pass.
 
         Unknown items of a history are dropped. Where none is left, the answer is the popular items and says
-        `cold`. A `beam_width` below the bundle's own makes the answers `degraded`.
+        `cold`. A `beam_width` below the bundle's own makes the answers `degraded`, and so does thinking that ran out of
+        time.
 
         Raises:
             UsageError: a request asks for no items, or its times do not match its items.
@@ -152,7 +156,7 @@ class Recommender:
         else:
             times = np.full(len(items), now, dtype=np.int64)
             basket = np.arange(len(items), dtype=np.int64)
-        return Query(items, times, basket, now, request.k, request.exclude_seen)
+        return Query(items, times, basket, now, request.k, request.exclude_seen, request.think_until)
 
     def _answer(self, ranking: Ranking, source: Source, width: int, known_items: int) -> Answer:
         valid = 0 if source == "cold" else ranking.valid_beams
@@ -160,11 +164,12 @@ class Recommender:
             item_ids=tuple(self.catalog.item_ids[index] for index in ranking.items.tolist()),
             scores=ranking.scores,
             semantic_ids=self.catalog.codes[ranking.items],
-            source=source,
+            source="degraded" if ranking.hurried else source,
             beam_width=width,
             valid_beams=valid,
             known_items=known_items,
             stats=ranking.stats,
+            rationale=ranking.rationale,
         )
 
 

@@ -12,7 +12,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.errors import UsageError
 from sidrec.recipe import PopularityRecipe, load_recipe
 from sidrec.recommender import Recommender, Request
-from sidrec.systems.base import FitInputs
+from sidrec.systems.base import FitInputs, Query, Ranking
 from sidrec.systems.popularity import PopularitySystem
 
 DAY = 86_400
@@ -135,6 +135,26 @@ def test_fewer_beams_than_the_bundle_promises_is_degraded(make: Callable[[list[i
 
     assert recommender.recommend([request], beam_width=10)[0].source == "degraded"
     assert recommender.recommend([request], beam_width=500)[0].beam_width == 50
+
+
+def test_an_answer_whose_thinking_ran_out_of_time_is_degraded(
+    make: Callable[[list[int]], Recommender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit reaches the model, and what it says of itself the answer, its rationale too."""
+    recommender = make([3, 2, 1])
+    seen: list[float | None] = []
+
+    def rank(queries: Sequence[Query], **options: object) -> list[Ranking]:
+        seen.extend(query.think_until for query in queries)
+        late = [query.think_until == 5.0 for query in queries]
+        return [Ranking(np.array([0]), np.array([-1.0], np.float32), 1, {}, "because", own) for own in late]
+
+    monkeypatch.setattr(recommender._model, "rank", rank, raising=False)
+    calm, late = recommender.recommend([Request(("i0",), ()), Request(("i0",), (), think_until=5.0)])
+
+    assert seen == [None, 5.0]
+    assert (calm.source, late.source) == ("model", "degraded")
+    assert (calm.rationale, late.rationale) == ("because", "because")
 
 
 def test_times_that_do_not_match_the_items_are_refused(make: Callable[[list[int]], Recommender]) -> None:

@@ -32,6 +32,8 @@ class Query:
     now: int
     k: int
     exclude_seen: bool
+    think_until: float | None = None
+    """On the monotonic clock, when a system that thinks at length stops and answers; None is when it is through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Ranking:
     valid_beams: int
     stats: Mapping[str, float] = field(default_factory=dict)
     """What else a search says of itself, by names of the system's own; logged and watched, never read."""
+    rationale: str = ""
+    """What was thought in words before the answer."""
+    hurried: bool = False
+    """Whether thinking ended because its time was up."""
 
 
 def ranking_of(
@@ -53,6 +59,8 @@ def ranking_of(
     k: int,
     valid_beams: int,
     stats: Mapping[str, float] | None = None,
+    rationale: str = "",
+    hurried: bool = False,
 ) -> Ranking:
     """Return the k best items that have a score; equal ones go to the more popular, then to the lower index.
 
@@ -63,7 +71,7 @@ def ranking_of(
     real = (items >= 0) & (scores > -np.inf)
     index, value = items[real], scores[real].astype(np.float32)
     order = np.lexsort((index, -popularity[index], -value))[:k]
-    return Ranking(index[order], value[order], valid_beams, stats or {})
+    return Ranking(index[order], value[order], valid_beams, stats or {}, rationale, hurried)
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,24 @@ def test_the_revisions_own_budget_is_no_degradation(make: Callable[..., Answerer
     assert (served.answer.source, served.answer.beam_width) == ("model", 7)
 
 
+def test_thinking_may_take_what_is_left_of_half_the_deadline(make: Callable[..., Answerer], bundle: Bundle) -> None:
+    """On the monotonic clock; a request that waited has less, one that is late has nothing."""
+    answerer = make(deadline_ms=1000)
+    seen: list[float] = []
+
+    class Watched(Recommender):
+        def recommend(self, requests: Sequence[Request], *, beam_width: int | None = None) -> list[Answer]:
+            seen.extend(one.think_until or 0.0 for one in requests)
+            return super().recommend(requests, beam_width=beam_width)
+
+    answerer.recommenders[bundle.bundle_id] = Watched.open(bundle.folder)
+    now, wall = time.monotonic(), time.time() * 1000
+    for waited in (0, 300, 800):
+        answerer.answer([request(HISTORY=["i3"], CONTEXT=json.dumps({"sent_at_ms": int(wall - waited)}))])
+
+    assert [until - now for until in seen] == [pytest.approx(left, abs=0.15) for left in (0.5, 0.2, 0.0)]
+
+
 def test_a_takedown_reaches_warm_and_cold_answers(make: Callable[..., Answerer]) -> None:
     """The list is out of both, and an empty one puts the items back."""
     answerer = make()

@@ -35,11 +35,17 @@ from sidrec.systems.sidreasoner.writing import likeliest, write
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A rationale, and whether the model ended it by itself."""
+    """A rationale, whether the model ended it by itself, and whether its time was up before."""
 
     rationale: str
     ended: bool
     num_tokens: int
+    hurried: bool = False
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Return what is logged of it."""
+        return {"rationale_tokens": float(self.num_tokens), "rationale_ended": float(self.ended)}
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class SIDReasonerRanker:
         again = self._rank([queries[row] for row in unsure], "think", beam_width, blocked)
         answers = dict(zip(unsure, again, strict=True))
         return [
-            answers.get(row) or Ranking(own.items[: query.k], own.scores[: query.k], own.valid_beams)
+            answers.get(row) or replace(own, items=own.items[: query.k], scores=own.scores[: query.k])
             for row, (query, own) in enumerate(zip(queries, rankings, strict=True))
         ]
 
@@ -119,18 +125,25 @@ class SIDReasonerRanker:
 
     @torch.no_grad()
     def think(self, queries: Sequence[Query]) -> list[Thought]:
-        """Return the rationale that the model is surest of, word by word, for each query."""
+        """Return the rationale that the model is surest of, word by word, for each query.
+
+        All of them end when the first query's `think_until` is there.
+        """
         opening = f"{THINK}\n"
         texts = [self._think_question(query) + opening for query in queries]
         tokens, lengths = self._prompts(texts)
         end, stop = self.backbone.token_ids([END_THINK, str(self.backbone.tokenizer.eos_token)])
         prompt, most = self.decoder.read(tokens, lengths), self.search.max_rationale_tokens
-        written = write(self.decoder, self.words, prompt, likeliest, most=most, stops=(end, stop))
+        until = min((query.think_until for query in queries if query.think_until is not None), default=None)
+        written = write(self.decoder, self.words, prompt, likeliest, most=most, stops=(end, stop), until=until)
         return [self._thought(row, end, stop) for row in written]
 
     def _thought(self, words: list[int], end: int, stop: int) -> Thought:
-        said = words[:-1] if words[-1] in (end, stop) else words
-        return Thought(str(self.backbone.tokenizer.decode(said)).strip(), words[-1] == end, len(said))
+        closed = bool(words) and words[-1] in (end, stop)
+        said = words[:-1] if closed else words
+        hurried = not closed and len(words) < self.search.max_rationale_tokens
+        text = str(self.backbone.tokenizer.decode(said)).strip()
+        return Thought(text, closed and words[-1] == end, len(said), hurried)
 
     def _rank(self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, mode, beam_width, blocked))
@@ -138,14 +151,13 @@ class SIDReasonerRanker:
     def _rank_chunk(
         self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]
     ) -> list[Ranking]:
-        if mode == "direct":
-            texts = [direct_text(self.backbone.tokenizer, self._question(query)) for query in queries]
-        else:
-            thoughts = self.think(queries)
-            texts = [
-                self._think_question(query) + rationale_text(thought.rationale)
-                for query, thought in zip(queries, thoughts, strict=True)
-            ]
+        thoughts = self.think(queries) if mode == "think" else [None] * len(queries)
+        texts = [
+            self._think_question(query) + rationale_text(thought.rationale)
+            if thought is not None and thought.rationale
+            else direct_text(self.backbone.tokenizer, self._question(query))
+            for query, thought in zip(queries, thoughts, strict=True)
+        ]
         excluding = [query.items if query.exclude_seen else None for query in queries]
         shut = torch.from_numpy(blocked).to(self.decoder.gain.device)
         allowed = self.rules.openings(shut, excluding)
@@ -158,8 +170,11 @@ class SIDReasonerRanker:
                 popularity=self.catalog.popularity,
                 k=query.k,
                 valid_beams=int((items[row] != NONE).sum()),
+                stats=None if thought is None else thought.stats,
+                rationale="" if thought is None else thought.rationale,
+                hurried=thought is not None and thought.hurried,
             )
-            for row, query in enumerate(queries)
+            for row, (query, thought) in enumerate(zip(queries, thoughts, strict=True))
         ]
 
     def _question(self, query: Query) -> tasks.Chat:

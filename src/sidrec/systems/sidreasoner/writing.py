@@ -3,6 +3,7 @@
 Axes: `batch` prompts, `row` copies of all prompts (one prompt's are neighbours), `word` of the whole vocabulary.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,8 +26,11 @@ def write(
     most: int,
     stops: Sequence[int],
     copies: int = 1,
+    until: float | None = None,
 ) -> list[list[int]]:
     """Return what follows each copy of each prompt: up to the first stop, which is the last word, or `most` words.
+
+    Once the monotonic clock shows `until`, all rows end.
 
     Args:
         words: the output weights of the whole vocabulary.
@@ -39,13 +43,15 @@ def write(
     state = prompt.state.repeat_interleave(copies, dim=0)
     done = torch.zeros(len(state), dtype=torch.bool, device=state.device)
     written: list[Int[Tensor, " row"]] = []
-    while len(written) < most:
+    while until is None or time.monotonic() < until:
         word = pick(state @ words)
         written.append(word)
         done |= torch.isin(word, ends)
         if bool(done.all()) or len(written) == most:
             break
         state = decoder.feed(prompt, past, word.view(batch, copies))
+    if not written:
+        return [[] for _ in range(len(state))]
     return [_up_to(row, stops) for row in torch.stack(written, dim=1).tolist()]
 
 

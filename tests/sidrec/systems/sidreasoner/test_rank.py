@@ -1,5 +1,6 @@
 """Answers: beams under the trie equal scoring every item by the whole model, with a rationale in front or without."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -124,14 +125,18 @@ def test_a_rationale_is_the_surest_word_each_time(lively: Backbone, catalog: Cat
 
 
 def test_a_rationale_ends_where_its_mark_is(lively: Backbone, catalog: Catalog) -> None:
-    """The mark belongs to no rationale; the end of the turn is an end that is not its own."""
+    """The mark belongs to no rationale; the end of the turn is an end that is not its own.
+
+    A rationale that has neither, and words left, was out of time.
+    """
     ranker = ranker_of(lively, catalog)
     end, stop = lively.token_ids([END_THINK, "<|im_end|>"])
     text = encode(lively.tokenizer, " so be it\n")
 
     assert ranker._thought([*text, end], end, stop) == Thought("so be it", True, len(text))
     assert ranker._thought([*text, stop], end, stop) == Thought("so be it", False, len(text))
-    assert ranker._thought(text, end, stop) == Thought("so be it", False, len(text))
+    assert ranker._thought(text, end, stop) == Thought("so be it", False, len(text), hurried=True)
+    assert not ranker._thought([text[0]] * 12, end, stop).hurried
 
 
 def test_blocked_and_seen_items_are_in_no_answer(lively: Backbone, catalog: Catalog) -> None:
@@ -162,6 +167,31 @@ def test_auto_thinks_only_where_direct_is_not_sure(lively: Backbone, catalog: Ca
 
         assert auto[row].items.tolist() == expected.items.tolist()
         np.testing.assert_allclose(auto[row].scores, expected.scores, atol=1e-5)
+
+
+def test_a_rationale_comes_with_its_answer(lively: Backbone, catalog: Catalog) -> None:
+    """Its words, and how many; direct answers have none."""
+    think, direct = (ranker_of(lively, catalog, mode=mode) for mode in ("think", "direct"))
+    for own, thought in zip(think.rank(QUERIES, beam_width=9, blocked=NOTHING), think.think(QUERIES), strict=True):
+        assert own.rationale == thought.rationale != ""
+        assert own.stats == {"rationale_tokens": 12.0, "rationale_ended": 0.0}
+        assert not own.hurried
+    assert [own.rationale for own in direct.rank(QUERIES, beam_width=9, blocked=NOTHING)] == [""] * 3
+
+
+def test_a_query_whose_time_is_up_is_answered_directly(lively: Backbone, catalog: Catalog) -> None:
+    """It says so; time enough changes nothing."""
+    think, direct = (ranker_of(lively, catalog, mode=mode) for mode in ("think", "direct"))
+    now = time.monotonic()
+    late, early = (
+        think.rank([replace(query, think_until=until) for query in QUERIES], beam_width=9, blocked=NOTHING)
+        for until in (now - 1, now + 3600)
+    )
+    for hurried, plain in zip(late, direct.rank(QUERIES, beam_width=9, blocked=NOTHING), strict=True):
+        assert (hurried.hurried, hurried.rationale) == (True, "")
+        assert hurried.items.tolist() == plain.items.tolist()
+    for calm, whole in zip(early, think.rank(QUERIES, beam_width=9, blocked=NOTHING), strict=True):
+        assert (calm.hurried, calm.rationale) == (False, whole.rationale)
 
 
 def test_another_architecture_is_refused(backbone: Backbone, catalog: Catalog) -> None:

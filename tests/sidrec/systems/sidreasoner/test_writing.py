@@ -1,5 +1,6 @@
 """Words after prompts: where they end, and that copies of a prompt go their own ways from the same beginning."""
 
+import time
 from itertools import pairwise
 
 import torch
@@ -36,6 +37,19 @@ def test_a_row_ends_with_its_first_stop(backbone: Backbone) -> None:
 
     assert found == [[1, 2], [7, 8, 9, 2]]
     assert next(script) == [1, 1]
+
+
+def test_writing_ends_when_its_time_is_up(backbone: Backbone) -> None:
+    """After the word that it was at; before the first one there is none."""
+    decoder, words, prompt = read(backbone)
+    soon = time.monotonic() + 0.3
+
+    def slow(logits: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2)
+        return torch.tensor([1, 1])
+
+    assert write(decoder, words, prompt, slow, most=9, stops=[], until=soon) == [[1, 1], [1, 1]]
+    assert write(decoder, words, prompt, slow, most=9, stops=[], until=soon) == [[], []]
 
 
 def test_copies_share_a_prompt_and_draw_by_themselves(backbone: Backbone) -> None:
