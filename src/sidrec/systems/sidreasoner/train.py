@@ -15,7 +15,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import BundleError, UsageError
-from sidrec.systems.base import MODEL, FitInputs, link_unaligned
+from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
 from sidrec.systems.sidreasoner.backbone import Backbone, load, open_backbone
@@ -161,6 +161,13 @@ class SIDReasonerSystem:
         """
         _, backbone = open_model(folder, catalog)
         return self.ranker(backbone, catalog, self.search)
+
+    def explaining(self, model: RankingModel) -> ExplainingModel:
+        """Return an opened model that keeps its rationales."""
+        from sidrec.systems.sidreasoner import explain
+
+        assert isinstance(model, SIDReasonerRanker)
+        return explain.ExplainingModel(model)
 
     def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
         """Return the ranker of a backbone as it is now."""

@@ -29,20 +29,6 @@ def catalog(world: Any) -> Catalog:
     return titled(world)
 
 
-@pytest.fixture(scope="module")
-def lively(backbone: Backbone) -> Backbone:
-    """The small model with weights large enough that items differ clearly."""
-    import copy
-
-    model = copy.deepcopy(backbone.model)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
-    return replace(backbone, model=model)
-
-
 def ranker_of(backbone: Backbone, catalog: Catalog, **search: Any) -> SIDReasonerRanker:
     config = SIDReasonerSearchConfig(**{"max_rationale_tokens": 12, **search})
     trie = PrefixTrie.from_codes(catalog.codes)
