@@ -6,18 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import BundleError, UsageError
-from sidrec.systems.base import MODEL, FitInputs
+from sidrec.systems.base import MODEL, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
-from sidrec.systems.sidreasoner.backbone import Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.carry import carry_model
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
+    SIDReasonerAlignmentConfig,
     SIDReasonerCorpusConfig,
     SIDReasonerModelConfig,
     SIDReasonerSearchConfig,
@@ -28,6 +32,7 @@ from sidrec.systems.sidreasoner.encoding import Sample
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import Mixture, words_of
 from sidrec.systems.sidreasoner.points import held_out, points_of
+from sidrec.systems.sidreasoner.probe import probe
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker
 from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
 from sidrec.systems.sidreasoner.vocab import SidVocab
@@ -35,7 +40,6 @@ from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 
 KIND, FORMAT = "sidreasoner", 1
-LANGUAGE_MODEL = "language_model"
 # Stages are selected by the plain answer: it is the one that both of them teach.
 DIRECT = SIDReasonerSearchConfig.model_validate({})
 
@@ -44,10 +48,13 @@ DIRECT = SIDReasonerSearchConfig.model_validate({})
 class SIDReasonerSystem:
     """SIDReasoner (arXiv 2603.23183), configured."""
 
+    parts: ClassVar[tuple[str, ...]] = (MODEL, LANGUAGE_MODEL)
+
     model: SIDReasonerModelConfig
     corpus: SIDReasonerCorpusConfig
     training: SIDReasonerTrainingConfig
     activation: SIDReasonerActivationConfig
+    alignment: SIDReasonerAlignmentConfig
     search: SIDReasonerSearchConfig
 
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
@@ -55,10 +62,16 @@ class SIDReasonerSystem:
 
         The teacher's replies lie in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the
         checkpoint of the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best,
-        else those with the least loss on users that it held out.
+        else those with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
+
+        Raises:
+            UsageError: it is to go on from other weights, or its backbone is not here.
         """
         if inputs.start is not None:
-            raise UsageError("SIDReasoner does not go on from other weights", next_step="train from scratch")
+            raise UsageError(
+                "SIDReasoner does not go on from other weights: semantic IDs that moved are words with another meaning",
+                next_step="sidrec run, which trains from scratch, or lifecycle.verb append, which moves none",
+            )
         vocab = vocab_of(inputs.catalog, inputs.codebook)
         points = points_of(histories_of(inputs.baskets, inputs.catalog))
         share = 0.0 if inputs.validate is not None else self.training.held_out_share
@@ -92,14 +105,26 @@ class SIDReasonerSystem:
                 ),
                 held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
             )
-        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], list(summaries))
+        log = [{"stage": name, **row} for name, summary in summaries.items() for row in summary["log"]]
+        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], log)
         stages.clear()
         return {
             "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+            "epochs": len(log),
+            "loss": log[-1],
+            "train_seconds": round(sum(summary["log"][-1]["seconds"] for summary in summaries.values()), 1),
             "points": len(points),
             "corpus": corpus.report,
             **summaries,
         }
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: the same weights, which have a word for every code of the codebook."""
+        return carry_model(source, before, catalog, folder)
+
+    def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Copy the model: what was learnt of thinking is the activation's."""
+        return link_unaligned(model, folder, "sidreasoner's alignment by GRPO is not built")
 
     def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
         """Return the ranker in `folder`.
@@ -116,6 +141,11 @@ class SIDReasonerSystem:
         vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
         backbone = open_backbone(folder / LANGUAGE_MODEL, vocab)
         return self.ranker(backbone, catalog, self.search)
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return how often codes of the direct mode are right along the true semantic IDs of known next items."""
+        assert isinstance(model, SIDReasonerRanker)
+        return probe(model, queries, torch.tensor(targets, dtype=torch.int64))
 
     def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
         """Return the ranker of a backbone as it is now."""
@@ -204,9 +234,17 @@ def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:
 
 
 def write_model(
-    folder: Path, backbone: Backbone, config: SIDReasonerModelConfig, teacher: str, stages: Sequence[str]
+    folder: Path,
+    backbone: Backbone,
+    config: SIDReasonerModelConfig,
+    teacher: str,
+    log: Sequence[dict[str, Any]],
 ) -> None:
-    """Write a model's files; equal models make equal bytes."""
+    """Write a model's files; equal models make equal bytes.
+
+    Args:
+        log: one row an epoch, each of the `stage` that it names.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     backbone.save(folder / LANGUAGE_MODEL)
     header = {
@@ -216,7 +254,12 @@ def write_model(
         "sizes": list(backbone.vocab.sizes),
         "fingerprint": backbone.vocab.fingerprint,
         "teacher": teacher,
-        "stages": list(stages),
+        "stages": list(dict.fromkeys(row["stage"] for row in log)),
         "aligned": False,
     }
     files.write_json_atomic(folder / MODEL, header)
+    # Times differ from run to run.
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in log]
+    files.write_text_atomic(
+        folder / "training_log.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    )

@@ -18,6 +18,7 @@ from sidrec.systems.sidreasoner.backbone import Backbone, load
 from sidrec.systems.sidreasoner.batches import TokenBatches, collate
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
+    SIDReasonerAlignmentConfig,
     SIDReasonerCorpusConfig,
     SIDReasonerModelConfig,
     SIDReasonerSearchConfig,
@@ -51,6 +52,7 @@ def system_of(**change: dict[str, Any]) -> SIDReasonerSystem:
         SIDReasonerCorpusConfig(**{"items": 6, "histories": 8, **change.get("corpus", {})}),
         SIDReasonerTrainingConfig(**training | change.get("training", {})),
         SIDReasonerActivationConfig(**activation | change.get("activation", {})),
+        SIDReasonerAlignmentConfig(**change.get("alignment", {})),
         SIDReasonerSearchConfig(**change.get("search", {})),
     )
 
