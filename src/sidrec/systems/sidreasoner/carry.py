@@ -46,5 +46,5 @@ def _require_tokens(catalog: Catalog, sizes: Sequence[int], evidence: Path) -> N
         f"the language model has words for {list(sizes)} codes a level, the catalogue asks for {asked}: a new item has "
         "a code without a token",
         evidence=evidence,
-        next_step="sidrec run, which trains from scratch; codebook.collision_policy nearest_free adds no code later",
+        next_step="sidrec run, which trains from scratch",
     )
