@@ -12,7 +12,7 @@ from sidrec.bundle import write_bundle
 from sidrec.clock import utc_now_iso
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.recipe import Recipe, sections
+from sidrec.recipe import Recipe, build, sections
 from sidrec.release import provenance
 
 FEATURE_SERVICE = "recommend_v1"
@@ -20,8 +20,6 @@ FEATURE_SERVICE = "recommend_v1"
 SECTIONS = sections()
 # A bundle's own manifest vouches for the codebook's files.
 _SEAL = "artefact.json"
-# Not in a bundle: what differs from run to run (times in a log) would change the id of equal weights.
-_MODEL_FILES = ("weights.safetensors", "model.json")
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
@@ -36,7 +34,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     files.write_json_atomic(made / "decode.json", decode_config(recipe, catalog.num_codes))
 
     contents = {path.name: path for path in made.iterdir()}
-    contents |= {name: model / name for name in _MODEL_FILES}
+    # No more than its parts: a log that differs from run to run would change the id of equal weights.
+    contents |= {name: model / name for name in build(recipe).parts}
     contents["catalogue.parquet"] = codebook / "catalogue.parquet"
     for path in codebook.iterdir():
         if path.name == "embedder":

@@ -11,7 +11,19 @@ from sidrec.data.catalog import Catalog
 from sidrec.errors import CheckFailedError
 from sidrec.recipe import Recipe, build, fit_inputs
 
-SECTIONS = ("kind", "codebook", "model", "training", "repeat", "seed", "threads", "as_of", "gate_days")
+SECTIONS = (
+    "kind",
+    "codebook",
+    "model",
+    "corpus",
+    "training",
+    "activation",
+    "repeat",
+    "seed",
+    "threads",
+    "as_of",
+    "gate_days",
+)
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:

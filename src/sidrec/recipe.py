@@ -27,10 +27,23 @@ from sidrec.systems.reg4rec.config import (
     Reg4RecTrainingConfig,
 )
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
+from sidrec.systems.sidreasoner.config import (
+    TINY,
+    SIDReasonerActivationConfig,
+    SIDReasonerAlignmentConfig,
+    SIDReasonerCorpusConfig,
+    SIDReasonerModelConfig,
+    SIDReasonerSearchConfig,
+    SIDReasonerTrainingConfig,
+)
 
 if TYPE_CHECKING:
     from sidrec.data.catalog import Catalog
     from sidrec.systems.base import FitInputs, System
+
+
+# Letters of the alphabet but one, which is the disambiguation code's.
+MAX_LEVELS = 25
 
 
 class ServingConfig(BaseModel):
@@ -164,6 +177,45 @@ class Reg4RecRecipe(_RecipeBase):
         return self
 
 
+class SIDReasonerRecipe(_RecipeBase):
+    """SIDReasoner (arXiv 2603.23183)."""
+
+    kind: Literal["sidreasoner"]
+    codebook: CodebookConfig
+    lifecycle: LifecycleConfig = LifecycleConfig.model_validate({})
+    model: SIDReasonerModelConfig
+    corpus: SIDReasonerCorpusConfig
+    training: SIDReasonerTrainingConfig
+    activation: SIDReasonerActivationConfig
+    alignment: SIDReasonerAlignmentConfig
+    search: SIDReasonerSearchConfig
+
+    @model_validator(mode="after")
+    def _names_are_words_in_order(self) -> Self:
+        """Refuse semantic IDs that a language model cannot say."""
+        if self.codebook.quantizer == "mpq":
+            raise ValueError(
+                "codebook.quantizer mpq gives slots without an order, and a language model says one code after the "
+                "other, coarsest first: set quantizer to rqvae, residual_kmeans or balanced_kmeans"
+            )
+        if self.codebook.num_levels > MAX_LEVELS:
+            raise ValueError(
+                f"codebook.num_levels is {self.codebook.num_levels}, and tokens have letters for {MAX_LEVELS} and a "
+                "disambiguation code: set it lower"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thinking_is_taught(self) -> Self:
+        """Refuse answers behind a rationale by a model that never saw one."""
+        if self.search.mode != "direct" and self.model.backbone == TINY and not self.activation.enabled:
+            raise ValueError(
+                f"search.mode {self.search.mode} writes rationales, and a tiny backbone learns to in activation: set "
+                "activation.enabled to true, or the mode to direct"
+            )
+        return self
+
+
 def _check_reach(features: FeaturesConfig, validation_days: int) -> None:
     if features.training_set_days < validation_days:
         raise ValueError(
@@ -172,7 +224,7 @@ def _check_reach(features: FeaturesConfig, validation_days: int) -> None:
         )
 
 
-Recipe = PopularityRecipe | S2GRRecipe | Reg4RecRecipe
+Recipe = PopularityRecipe | S2GRRecipe | Reg4RecRecipe | SIDReasonerRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
 
@@ -209,13 +261,18 @@ class CodebookRecipe(Protocol):
     @property
     def training(self) -> FitSettings: ...  # noqa: D102
 
+
+@runtime_checkable
+class RepeatRecipe(Protocol):
+    """A recipe of a system with a repeat path, whichever it is."""
+
     @property
     def repeat(self) -> RepeatConfig: ...  # noqa: D102
 
 
 def sections() -> tuple[str, ...]:
     """Return the names of all sections and values that a recipe of any kind has."""
-    kinds = (PopularityRecipe, S2GRRecipe, Reg4RecRecipe)
+    kinds = (PopularityRecipe, S2GRRecipe, Reg4RecRecipe, SIDReasonerRecipe)
     return tuple(sorted({name for kind in kinds for name in kind.model_fields}))
 
 
@@ -259,7 +316,11 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def build(recipe: Recipe) -> "System":
-    """Return the recipe's system, configured; torch is imported here and not before."""
+    """Return the recipe's system, configured; torch is imported here and not before.
+
+    Raises:
+        UsageError: the system needs packages of an extra that is not installed.
+    """
     match recipe:
         case PopularityRecipe():
             from sidrec.systems.popularity import PopularitySystem
@@ -273,6 +334,15 @@ def build(recipe: Recipe) -> "System":
             from sidrec.systems.reg4rec.train import Reg4RecSystem
 
             return Reg4RecSystem(recipe.model, recipe.training, recipe.alignment, recipe.repeat, recipe.search)
+        case SIDReasonerRecipe():
+            from sidrec.systems.sidreasoner.packages import require_packages
+
+            require_packages()
+            from sidrec.systems.sidreasoner.train import SIDReasonerSystem
+
+            return SIDReasonerSystem(
+                recipe.model, recipe.corpus, recipe.training, recipe.activation, recipe.alignment, recipe.search
+            )
 
 
 def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) -> "FitInputs":

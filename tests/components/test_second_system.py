@@ -1,25 +1,15 @@
 """The second system goes through the same steps: events to a bundle that answers, and new items without a new fit."""
 
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
-import yaml
 
-from components.align_model.run import run as align
-from components.embed_items.run import run as embed
-from components.package_bundle.run import run as package
-from components.train_codebook.run import run as codebook
-from components.train_model.run import run as train
 from sidrec import files
-from sidrec.recipe import Recipe, parse_recipe
+from sidrec.recipe import Recipe
 from sidrec.recommender import Recommender, Request
-from tests.codebook_world import titled_items
+from tests.step_world import DAY, smaller, steps, with_new_items, write_inputs
 
-DAY = 86_400
 SMALL: dict[str, dict[str, Any]] = {
     "codebook": {"num_levels": 3, "codebook_size": 8, "code_dim": 4, "hidden_dims": [8], "batch_size": 32},
     "training": {"epochs": 2, "batch_users": 8},
@@ -33,66 +23,14 @@ SMALL: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     """The debug recipe, made smaller still."""
-    root = Path(__file__).parents[2]
-    values = yaml.safe_load((root / "pipelines/recipes/reg4rec_debug.yaml").read_text())
-    for section, change in SMALL.items():
-        values[section] |= change
-    return parse_recipe(yaml.safe_dump(values))
-
-
-def baskets_of(recipe: Recipe, items: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return baskets of neighbours, some in the gate window, and the training rows of the last days before it."""
-    rng = np.random.default_rng(0)
-    rows, training = [], []
-    for user in range(24):
-        history: list[tuple[date, list[str]]] = []
-        for offset in (-80, -50, -20, -9, 5):
-            day = recipe.gate_start + timedelta(days=offset)
-            first = int(rng.integers(len(items) - 3))
-            bought = items[first : first + 3]
-            rows.append({"user_id": f"u{user:02d}", "day": day, "time": 0, "item_ids": bought})
-            if offset in (-20, -9):
-                training.append(
-                    {
-                        "user_id": f"u{user:02d}",
-                        "day": day,
-                        "history_item_ids": [item for _, basket in history for item in basket],
-                        "history_times": [(past - date(1970, 1, 1)).days * DAY for past, b in history for _ in b],
-                        "target_item_ids": bought,
-                    }
-                )
-            history.append((day, bought))
-    return pl.DataFrame(rows).sort("user_id", "day"), pl.DataFrame(training)
+    return smaller("reg4rec_debug", SMALL)
 
 
 @pytest.fixture(scope="module")
 def made(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, Any]]:
     """Every step's outputs by name, and every step's summary."""
     folder = tmp_path_factory.mktemp("steps")
-    items = titled_items()
-    items.write_parquet(folder / "items")
-    baskets, training = baskets_of(recipe, items["item_id"].to_list())
-    baskets.write_parquet(folder / "baskets")
-    training.write_parquet(folder / "training_set")
-    return steps(recipe, folder, {name: folder / name for name in ("items", "baskets", "training_set")})
-
-
-def steps(recipe: Recipe, folder: Path, inputs: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Any]]:
-    outputs = dict(inputs)
-    said: dict[str, Any] = {}
-    for name, step, written in [
-        ("embed", embed, ("vectors", "embedder")),
-        ("codebook", codebook, ("codebook", "decision")),
-        ("train", train, ("model",)),
-        ("align", align, ("model_aligned",)),
-        ("package", package, ("bundle",)),
-    ]:
-        work = folder / name
-        work.mkdir(parents=True, exist_ok=True)
-        given = outputs | ({"model": outputs["model_aligned"]} if name == "package" else {})
-        said[name] = step(recipe, given, work)
-        outputs |= {output: work / output for output in written}
-    return outputs, said
+    return steps(recipe, folder, write_inputs(recipe, folder))
 
 
 def test_the_bundle_answers_with_slots_as_semantic_ids(
@@ -145,15 +83,7 @@ def test_new_items_are_appended_and_every_weight_stays(
 ) -> None:
     """The second run finds the first one's bundle live: codes for the new items, weights carried, not aligned again."""
     outputs, _ = made
-    items = pl.read_parquet(outputs["items"])
-    more = items[:2].with_columns(
-        item_id=pl.Series(["new0", "new1"]), title=pl.Series(["RED CANDLE NO 3", "BLUE TEA TOWEL NO 9"])
-    )
-    pl.concat([items, more]).write_parquet(tmp_path / "items")
-    bundle = outputs["bundle"]
-    live = {"champion": bundle, "carry_from": bundle, "frozen": bundle / "embedder"}
-    inputs = {name: outputs[name] for name in ("baskets", "training_set")} | live | {"items": tmp_path / "items"}
-    again, said = steps(recipe, tmp_path, inputs)
+    again, said = steps(recipe, tmp_path, with_new_items(outputs, tmp_path))
     recommender = Recommender.open(again["bundle"])
     [answer] = recommender.recommend([Request(("new0",), (), k=100)])
 

@@ -1,12 +1,14 @@
 """A recipe holds every value of a run, and nothing unknown."""
 
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from sidrec.errors import RecipeError
-from sidrec.recipe import CodebookRecipe, load_recipe, parse_recipe, recipe_hash
+from sidrec.errors import RecipeError, UsageError
+from sidrec.recipe import CodebookRecipe, RepeatRecipe, build, load_recipe, parse_recipe, recipe_hash
 
 RECIPES = sorted((Path(__file__).parents[2] / "pipelines" / "recipes").glob("*.yaml"))
 TEXT = next(path for path in RECIPES if path.name == "s2gr_retail.yaml").read_text()
@@ -83,10 +85,61 @@ def test_settings_of_the_second_system_that_contradict_each_other_are_refused(
         parse_recipe(text.replace(seen, instead, 1))
 
 
-def test_a_recipe_says_whether_its_system_has_a_codebook() -> None:
-    """Nothing outside the systems asks which one it is."""
-    has = {path.stem: isinstance(load_recipe(path)[1], CodebookRecipe) for path in RECIPES}
+SIDREASONER = next(path for path in RECIPES if path.name == "sidreasoner_debug.yaml").read_text()
 
-    assert has["s2gr_retail"]
-    assert has["reg4rec_retail"]
-    assert not has["popularity_retail"]
+
+@pytest.mark.parametrize(
+    ("seen", "instead", "said"),
+    [
+        ("  num_levels: 3", "  quantizer: mpq\n  num_levels: 3", "one code after the other"),
+        ("  num_levels: 3", "  num_levels: 26", "tokens have letters for 25"),
+        ("activation:", "activation:\n  enabled: false", "learns to in activation"),
+    ],
+)
+def test_settings_of_the_third_system_that_contradict_each_other_are_refused(
+    seen: str, instead: str, said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(SIDREASONER.replace(seen, instead, 1))
+
+
+@pytest.mark.parametrize("policy", ["sinkhorn_last", "extra_code"])
+def test_a_disambiguation_code_has_words_too(policy: str) -> None:
+    """The third system takes any policy: it is a level of its own."""
+    recipe = parse_recipe(SIDREASONER.replace("collision_policy: nearest_free", f"collision_policy: {policy}"))
+
+    assert recipe.section("codebook")["collision_policy"] == policy
+
+
+def test_a_recipe_loads_without_the_packages_of_its_system_and_building_it_names_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever compiles or submits needs no language model; whoever fits or opens one is told what to install."""
+    monkeypatch.setattr("sidrec.systems.sidreasoner.packages.find_spec", lambda name: None)
+    recipe = parse_recipe(SIDREASONER)
+    with pytest.raises(UsageError, match="transformers, tokenizers, jinja2, not installed") as refused:
+        build(recipe)
+
+    assert refused.value.next_step == "pip install 'sidrec[llm]'"
+
+
+def test_recipes_load_where_nothing_of_a_language_model_is_installed() -> None:
+    """All of them, in a process that can import neither torch nor transformers."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'tokenizers', 'jinja2', 'httpx'): sys.modules[name] = None\n"
+        "from pathlib import Path\n"
+        "from sidrec.recipe import load_recipe\n"
+        "for path in sys.argv[1:]: load_recipe(Path(path))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *map(str, RECIPES)], check=True)
+
+
+def test_a_recipe_says_what_its_system_has() -> None:
+    """A codebook, a repeat path: nothing outside the systems asks which one it is."""
+    recipes = {path.stem: load_recipe(path)[1] for path in RECIPES}
+    fitted = {name for name, recipe in recipes.items() if isinstance(recipe, CodebookRecipe)}
+    repeating = {name for name, recipe in recipes.items() if isinstance(recipe, RepeatRecipe)}
+
+    assert fitted == {name for name in recipes if not name.startswith("popularity")}
+    assert repeating == {name for name in recipes if name.startswith(("s2gr", "reg4rec"))}

@@ -214,7 +214,7 @@ class CodeTokens:
     """The tokens of every level's codes, with the output weights of each level gathered once for all requests."""
 
     @torch.no_grad()
-    def __init__(self, decoder: CausalDecoder, levels: Sequence[Int[Tensor, " code"]]) -> None:
+    def __init__(self, decoder: CausalDecoder, levels: Sequence[Int[Tensor, " _"]]) -> None:
         self.levels = levels
         self.weights = [after_unit(decoder.gain, decoder.head[tokens]) for tokens in levels]
 

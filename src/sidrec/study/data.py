@@ -22,7 +22,7 @@ from sidrec.data.history import running_histories
 from sidrec.errors import UsageError
 from sidrec.evaluation.protocol import NextBasket, TargetKind, Targets, next_basket_v1
 from sidrec.evaluation.sequences import ROWS_HISTORY, leave_one_out, read_sequences, temporal, training_table
-from sidrec.recipe import CodebookRecipe, Recipe
+from sidrec.recipe import CodebookRecipe, Recipe, RepeatRecipe
 
 DATA_VARIABLE = "SIDREC_BENCH_DATA"
 Target = Literal["valid", "test"]
@@ -74,7 +74,7 @@ def events_path(recipe: Recipe) -> Path:
 
 def _sequences(recipe: Recipe, target: Target) -> StudyData:
     evaluation = recipe.evaluation
-    if isinstance(recipe, CodebookRecipe) and recipe.repeat.enabled:
+    if isinstance(recipe, RepeatRecipe) and recipe.repeat.enabled:
         raise UsageError(
             f"the repeat path is learnt on days of baskets, and {evaluation.protocol} has none",
             next_step="set repeat.enabled: false",

@@ -3,11 +3,12 @@
 Everything here speaks in item indices (rows of the catalogue); `sidrec.recommender` translates ids.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -111,8 +112,12 @@ class RankingModel(Protocol):
 class System(Protocol):
     """One paper's recommender, configured."""
 
+    parts: ClassVar[tuple[str, ...]]
+    """The files and folders of a model, by name: what a bundle holds of it. Whatever else lies beside them, such as
+    `training_log.jsonl`, is read by people and studies."""
+
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
-        """Write `folder/model` (`weights.safetensors`, `model.json`) and return a summary.
+        """Write `folder/model` (`parts`, `training_log.jsonl`) and return a summary.
 
         A killed fit finds its checkpoints in `folder` and goes on from the last one.
         """
@@ -185,7 +190,6 @@ class Explains(Protocol):
 def link_unaligned(model: Path, folder: Path, reason: str) -> dict[str, Any]:
     """Make `folder/model_aligned` a copy of the supervised model, for a system with no alignment stage."""
     target = folder / "model_aligned"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, MODEL):
-        (target / name).write_bytes((model / name).read_bytes())
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(model, target)
     return {"skipped": reason}

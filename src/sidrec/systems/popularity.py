@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class PopularityModel:
 @dataclass(frozen=True)
 class PopularitySystem:
     """Counts, and nothing to align."""
+
+    parts: ClassVar[tuple[str, ...]] = (WEIGHTS, MODEL)
 
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write the catalogue's popularity as a model."""

@@ -16,6 +16,7 @@ from sidrec import files
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.errors import BundleError
+from sidrec.systems.appended import new_items
 from sidrec.systems.base import MODEL, WEIGHTS
 from sidrec.systems.popularity_masses import PAST_WEIGHT, UNSEEN
 from sidrec.systems.reg4rec.categories import ItemCategories
@@ -28,12 +29,8 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
     Raises:
         BundleError: a published item is elsewhere in the new catalogue, or a code has no embedding.
     """
+    added = new_items(before, catalog)
     published = len(before)
-    if catalog.item_ids[:published] != before.item_ids or not np.array_equal(catalog.codes[:published], before.codes):
-        raise BundleError(
-            "a published item has another row or semantic ID than the model was fitted on: weights cannot be carried",
-            next_step="fine-tune or train from scratch (lifecycle.verb: refresh or fit)",
-        )
     model, header, beside = load_model(source)
     sets = TokenSets.of(catalog.codes, model.codebook_size)
     if sets.num_slots != model.num_slots:
@@ -49,7 +46,7 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
         grown[OF_ITEM] = known.appended(catalog.categories[published:]).of_item
     save_file({**load_file(source / WEIGHTS), **grown}, target / WEIGHTS)
     files.write_json_atomic(target / MODEL, header)
-    return {"rows": len(catalog), "new_items": len(catalog) - published}
+    return {"rows": len(catalog), "new_items": added}
 
 
 def _new_masses(catalog: Catalog, published: int) -> Float[Tensor, " new"]:

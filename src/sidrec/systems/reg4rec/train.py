@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -57,6 +57,8 @@ PLAIN = Reg4RecSearchConfig.model_validate({})
 @dataclass(frozen=True)
 class Reg4RecSystem:
     """REG4Rec (arXiv 2508.15308), configured."""
+
+    parts: ClassVar[tuple[str, ...]] = (WEIGHTS, MODEL)
 
     model: Reg4RecModelConfig
     training: Reg4RecTrainingConfig

@@ -16,6 +16,7 @@ from sidrec import files
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import NONE, ROOT, PrefixTrie
 from sidrec.errors import BundleError
+from sidrec.systems.appended import new_items
 from sidrec.systems.base import MODEL, WEIGHTS
 from sidrec.systems.popularity_masses import PAST_WEIGHT, UNSEEN
 
@@ -26,12 +27,7 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
     Raises:
         BundleError: a published item is elsewhere in the new catalogue, or a code has no embedding.
     """
-    published = len(before)
-    if catalog.item_ids[:published] != before.item_ids or not np.array_equal(catalog.codes[:published], before.codes):
-        raise BundleError(
-            "a published item has another row or semantic ID than the model was fitted on: weights cannot be carried",
-            next_step="fine-tune or train from scratch (lifecycle.verb: refresh or fit)",
-        )
+    added = new_items(before, catalog)
     header: dict[str, Any] = files.read_json(source / MODEL)
     sizes = header["codebook_sizes"]
     if catalog.num_codes != len(sizes) or (catalog.codes.max(axis=0) >= sizes).any():
@@ -49,7 +45,7 @@ def carry_model(source: Path, before: Catalog, catalog: Catalog, folder: Path) -
     model.mkdir(parents=True, exist_ok=True)
     save_file({**tensors, "node_bias": bias}, model / WEIGHTS)
     files.write_json_atomic(model / MODEL, header)
-    return {"rows": len(catalog), "new_prefixes": int((~known).sum()), "new_items": len(catalog) - published}
+    return {"rows": len(catalog), "new_prefixes": int((~known).sum()), "new_items": added}
 
 
 def same_prefix(old: PrefixTrie, new: PrefixTrie) -> Int[Tensor, " node"]:

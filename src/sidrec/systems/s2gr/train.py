@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -48,6 +48,8 @@ from sidrec.training.parallel import shards_from_environment
 @dataclass(frozen=True)
 class S2GRSystem:
     """S²GR, configured."""
+
+    parts: ClassVar[tuple[str, ...]] = (WEIGHTS, MODEL)
 
     codebook: S2GRCodebookConfig
     model: S2GRModelConfig

@@ -28,6 +28,8 @@ from sidrec.systems.sidreasoner.vocab import SidVocab
 
 FORMAT = 1
 HEADER = "semantic_ids.json"
+# Its folder within a model's.
+LANGUAGE_MODEL = "language_model"
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -49,8 +51,7 @@ class Backbone:
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder, save_jinja_files=False)
-        header = {"format": FORMAT, "fingerprint": self.vocab.fingerprint, "sizes": list(self.vocab.sizes)}
-        files.write_json_atomic(folder / HEADER, header)
+        write_header(folder, self.vocab)
 
 
 def load(
@@ -80,7 +81,7 @@ def load(
             source = str(scratch)
         model, tokenizer = _from_pretrained(source, download=config.download)
         backbone = _extended(model, tokenizer, vocab, near_mean=config.backbone != TINY)
-    _check_fingerprint(Path(source), vocab)
+    check_fingerprint(Path(source), vocab)
     check_tokens(backbone)
     check_head(backbone)
     return backbone
@@ -94,7 +95,7 @@ def open_backbone(folder: Path, vocab: SidVocab) -> Backbone:
     """
     if not (folder / HEADER).is_file():
         raise BundleError(f"no {HEADER} in {folder}: no language model that knows semantic IDs", evidence=folder)
-    _check_fingerprint(folder, vocab)
+    check_fingerprint(folder, vocab)
     try:
         model, tokenizer = _from_pretrained(str(folder), download=False)
     except UsageError as error:
@@ -102,6 +103,12 @@ def open_backbone(folder: Path, vocab: SidVocab) -> Backbone:
     backbone = Backbone(model.eval(), tokenizer, vocab)
     check_tokens(backbone)
     return backbone
+
+
+def write_header(folder: Path, vocab: SidVocab) -> None:
+    """Write whose semantic IDs the language model in `folder` speaks."""
+    header = {"format": FORMAT, "fingerprint": vocab.fingerprint, "sizes": list(vocab.sizes)}
+    files.write_json_atomic(folder / HEADER, header)
 
 
 def check_tokens(backbone: Backbone) -> None:
@@ -204,7 +211,12 @@ def _extended(model: Any, tokenizer: PreTrainedTokenizerBase, vocab: SidVocab, *
     return Backbone(model, tokenizer, vocab)
 
 
-def _check_fingerprint(folder: Path, vocab: SidVocab) -> None:
+def check_fingerprint(folder: Path, vocab: SidVocab) -> None:
+    """Refuse a language model that learnt other semantic IDs; one that learnt none passes.
+
+    Raises:
+        BundleError: it did, or its header is of another format.
+    """
     path = folder / HEADER
     if not path.is_file():
         return

@@ -119,9 +119,13 @@ class SIDReasonerRanker:
         self, queries: Sequence[Query], lists: Sequence[Int[Tensor, "row item"]]
     ) -> list[Float[Tensor, "row item"]]:
         """Return the exact log-probabilities of each list's items in direct mode, -inf for `NONE`."""
-        steps = self._steps([direct_text(self.backbone.tokenizer, self._question(query)) for query in queries])
+        steps = self.direct_steps(queries)
         device = self.decoder.gain.device
         return [score_items(steps, self.trie, self.bias, items.to(device)).cpu() for items in lists]
+
+    def direct_steps(self, queries: Sequence[Query]) -> CausalSteps:
+        """Return a decoder that has read each query's prompt of the direct mode."""
+        return self._steps([direct_text(self.backbone.tokenizer, self._question(query)) for query in queries])
 
     @torch.no_grad()
     def think(self, queries: Sequence[Query]) -> list[Thought]:

@@ -1,12 +1,11 @@
 """SIDReasoner is fitted in stages, each on disk before the next: a corpus, alignment with language, activation."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -14,11 +13,12 @@ from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.errors import BundleError, UsageError
-from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, RankingModel, link_unaligned
+from sidrec.errors import UsageError
+from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
-from sidrec.systems.sidreasoner.backbone import Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.carry import carry_model
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
     SIDReasonerAlignmentConfig,
@@ -31,7 +31,9 @@ from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
 from sidrec.systems.sidreasoner.encoding import Sample
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import Mixture, words_of
+from sidrec.systems.sidreasoner.model_files import open_model, training_log, write_model
 from sidrec.systems.sidreasoner.points import held_out, points_of
+from sidrec.systems.sidreasoner.probe import probe
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
 from sidrec.systems.sidreasoner.sampler import Sampler
 from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
@@ -40,8 +42,6 @@ from sidrec.systems.validation_rows import EPOCH, rows_value
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 
-KIND, FORMAT = "sidreasoner", 1
-LANGUAGE_MODEL = "language_model"
 # Stages are selected by the plain answer: it is the one that both of them teach.
 DIRECT = SIDReasonerSearchConfig.model_validate({})
 
@@ -49,6 +49,8 @@ DIRECT = SIDReasonerSearchConfig.model_validate({})
 @dataclass(frozen=True)
 class SIDReasonerSystem:
     """SIDReasoner (arXiv 2603.23183), configured."""
+
+    parts: ClassVar[tuple[str, ...]] = (MODEL, LANGUAGE_MODEL)
 
     model: SIDReasonerModelConfig
     corpus: SIDReasonerCorpusConfig
@@ -62,10 +64,16 @@ class SIDReasonerSystem:
 
         The teacher's replies lie in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the
         checkpoint of the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best,
-        else those with the least loss on users that it held out.
+        else those with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
+
+        Raises:
+            UsageError: it is to go on from other weights, or its backbone is not here.
         """
         if inputs.start is not None:
-            raise UsageError("SIDReasoner does not go on from other weights", next_step="train from scratch")
+            raise UsageError(
+                "SIDReasoner does not go on from other weights: semantic IDs that moved are words with another meaning",
+                next_step="sidrec run, which trains from scratch, or lifecycle.verb append, which moves none",
+            )
         vocab = vocab_of(inputs.catalog, inputs.codebook)
         points = points_of(histories_of(inputs.baskets, inputs.catalog))
         share = 0.0 if inputs.validate is not None else self.training.held_out_share
@@ -99,14 +107,22 @@ class SIDReasonerSystem:
                 ),
                 held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
             )
-        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], list(summaries))
+        log = [{"stage": name, **row} for name, summary in summaries.items() for row in summary["log"]]
+        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], log)
         stages.clear()
         return {
             "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+            "epochs": len(log),
+            "loss": log[-1],
+            "train_seconds": round(sum(summary["log"][-1]["seconds"] for summary in summaries.values()), 1),
             "points": len(points),
             "corpus": corpus.report,
             **summaries,
         }
+
+    def carry(self, source: Path, before: Catalog, catalog: Catalog, folder: Path) -> dict[str, Any]:
+        """Write `folder/model`: the same weights, which have a word for every code of the codebook."""
+        return carry_model(source, before, catalog, folder)
 
     def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write `folder/model_aligned`: the policy after GRPO, or stage 2a's model where that is better.
@@ -149,8 +165,9 @@ class SIDReasonerSystem:
             link_unaligned(model, folder, summary["reason"])
         else:
             backbone.model.cpu()
-            stages = [*header["stages"], "stage_2b"]
-            write_model(folder / "model_aligned", backbone, self.model, header["teacher"], stages, aligned=True)
+            log = training_log(model)
+            log += [{"stage": "stage_2b", "epoch": epoch, **row} for epoch, row in enumerate(summary["rounds"], 1)]
+            write_model(folder / "model_aligned", backbone, self.model, header["teacher"], log, aligned=True)
         return summary
 
     def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
@@ -168,6 +185,11 @@ class SIDReasonerSystem:
 
         assert isinstance(model, SIDReasonerRanker)
         return explain.ExplainingModel(model)
+
+    def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
+        """Return how often codes of the direct mode are right along the true semantic IDs of known next items."""
+        assert isinstance(model, SIDReasonerRanker)
+        return probe(model, queries, torch.tensor(targets, dtype=torch.int64))
 
     def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
         """Return the ranker of a backbone as it is now."""
@@ -253,44 +275,3 @@ def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:
     """Return the vocabulary of a catalogue and the codebook that it was made with."""
     num_levels, size, _ = Codebook.load(codebook).quantizer.codebooks.shape
     return SidVocab.of(catalog, num_levels=num_levels, codebook_size=size)
-
-
-def open_model(folder: Path, catalog: Catalog) -> tuple[dict[str, Any], Backbone]:
-    """Return a model's header and its language model.
-
-    Raises:
-        BundleError: the model is of another system or format, or of another catalogue.
-    """
-    header: dict[str, Any] = files.read_json(folder / MODEL)
-    if header.get("kind") != KIND or header.get("format") != FORMAT:
-        raise BundleError(
-            f"expected a {KIND} model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
-            evidence=folder / MODEL,
-        )
-    vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
-    return header, open_backbone(folder / LANGUAGE_MODEL, vocab)
-
-
-def write_model(
-    folder: Path,
-    backbone: Backbone,
-    config: SIDReasonerModelConfig,
-    teacher: str,
-    stages: Sequence[str],
-    *,
-    aligned: bool = False,
-) -> None:
-    """Write a model's files; equal models make equal bytes."""
-    shutil.rmtree(folder, ignore_errors=True)
-    backbone.save(folder / LANGUAGE_MODEL)
-    header = {
-        "kind": KIND,
-        "format": FORMAT,
-        "model": json.loads(config.model_dump_json()),
-        "sizes": list(backbone.vocab.sizes),
-        "fingerprint": backbone.vocab.fingerprint,
-        "teacher": teacher,
-        "stages": list(stages),
-        "aligned": aligned,
-    }
-    files.write_json_atomic(folder / MODEL, header)

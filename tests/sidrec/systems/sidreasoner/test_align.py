@@ -17,11 +17,11 @@ from sidrec.systems.base import MODEL, FitInputs
 from sidrec.systems.sidreasoner.align import RolloutSet, align_backbone, passes, terms, vitals
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import SIDReasonerAlignmentConfig, SIDReasonerTrainingConfig
+from sidrec.systems.sidreasoner.model_files import TRAINING_LOG, open_model
 from sidrec.systems.sidreasoner.points import Point, points_of
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
 from sidrec.systems.sidreasoner.sampler import Sampler
 from sidrec.systems.sidreasoner.samples import action_log_probs
-from sidrec.systems.sidreasoner.train import open_model
 from tests.sidrec.systems.sidreasoner.test_train import inputs_of, system_of
 from tests.sidrec.systems.sidreasoner.world import histories, titled
 
@@ -178,7 +178,7 @@ def test_the_best_round_is_the_aligned_model(world: Any, fitted: Path, tmp_path:
     before, after = digest(fitted), digest(tmp_path / "model_aligned")
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {MODEL, "language_model/model.safetensors"}
+    assert changed == {MODEL, TRAINING_LOG, "language_model/model.safetensors"}
     assert isinstance(system.open(tmp_path / "model_aligned", titled(world)), SIDReasonerRanker)
     assert summary["rounds"][0].keys() >= {"kl", "diversity", "valid", "hits", "rationale_tokens"}
 
