@@ -6,15 +6,16 @@ Each check says green, red or unmeasured. Unmeasured hides nothing, but the read
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import chi2_contingency, chisquare
+from scipy.stats import chi2_contingency
 
 from sidrec.experiment.arms import ARM
 from sidrec.experiment.effect import effect
 from sidrec.experiment.plan import Metric, Plan
+from sidrec.experiment.sample_ratio import SRM_LIMIT, sample_ratio_p
 
-SRM_LIMIT = 0.0005
 MAX_LOST = 0.01
 MAX_MISSING = 0.05
 Light = Literal["green", "red", "unmeasured"]
@@ -51,11 +52,7 @@ def trust_box(plan: Plan, users: pl.DataFrame, *, lost: Mapping[str, float] | No
 
 
 def sample_ratio(plan: Plan, users: pl.DataFrame) -> TrustCheck:
-    """Return red where the arms' users contradict the shares that the revision gave them.
-
-    Source: chi-square test of the sample ratio mismatch, Fabijan et al., "Diagnosing Sample Ratio Mismatch in
-    Online Controlled Experiments" (KDD 2019).
-    """
+    """Return red where the arms' users contradict the shares that the revision gave them."""
     counts = _counts(plan, users)
     total = sum(counts.values())
     if strangers := users.height - total:
@@ -66,7 +63,7 @@ def sample_ratio(plan: Plan, users: pl.DataFrame) -> TrustCheck:
         return _check("sample_ratio", "red", None, "no user was exposed")
     if len(counts) == 1:
         return _check("sample_ratio", "unmeasured", None, "one arm has no ratio")
-    p_value = float(chisquare(list(counts.values()), [share * total for share in plan.shares.values()]).pvalue)
+    p_value = float(sample_ratio_p(np.array([*counts.values()], float), np.array([*plan.shares.values()])))
     seen = ", ".join(f"{arm} {count:,} (planned {plan.shares[arm] * total:,.0f})" for arm, count in counts.items())
     light: Light = "red" if p_value < SRM_LIMIT else "green"
     return _check("sample_ratio", light, p_value, f"users by arm: {seen}; p = {p_value:.2g}, red below {SRM_LIMIT}")
