@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from sidrec.errors import UsageError
 from sidrec.experiment.arms import ARM
 from sidrec.experiment.attribution import Attribution, attribute
 from sidrec.experiment.decision import Decision, decide
@@ -44,7 +45,16 @@ def read_out(plan: Plan, users: pl.DataFrame, *, days: float, lost: Mapping[str,
         users: one row a user, as `users.by_user` returns it, with the columns of the plan's metrics and slices.
         days: since the first exposure of the phase.
         lost: share of the answers that the log lacks, by arm.
+
+    Raises:
+        UsageError: the table lacks a column of the plan.
     """
+    wanted = {ARM, *plan.slices, *(column for metric in plan.metrics for column in metric.columns)}
+    if lacking := sorted(wanted - set(users.columns)):
+        raise UsageError(
+            f"the users' table lacks {', '.join(lacking)}, which the plan of {plan.experiment} reads",
+            next_step="add the columns, or plan with those that are there: " + ", ".join(users.columns),
+        )
     trust = trust_box(plan, users, lost=lost)
     red = [check for check in trust if check.light == "red"]
     found: dict[str, int] = dict(users.group_by(ARM).len().iter_rows())

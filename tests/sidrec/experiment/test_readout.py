@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from sidrec.errors import UsageError
 from sidrec.experiment.plan import Cells
 from sidrec.experiment.readout import Readout, read_out
 from tests.experiment_world import plan, simulated_users
@@ -68,3 +69,9 @@ def test_an_experiment_without_users_is_hidden_not_an_error() -> None:
 
     assert found.users == {"control": 0, "treatment": 0}
     assert "no user was exposed" in found.decision.sentence
+
+
+def test_a_column_that_is_not_there_is_named() -> None:
+    """The plan's slice was never written into the table."""
+    with pytest.raises(UsageError, match="lacks new_user, which the plan of codes reads"):
+        read_out(PLAN, simulated_users(2000).drop("new_user"), days=14)
