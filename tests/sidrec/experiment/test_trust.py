@@ -35,6 +35,10 @@ def test_clean_traffic_is_green_throughout() -> None:
     [
         ("sample_ratio", CLEAN.filter((pl.col("arm") == "control") | (pl.int_range(pl.len()) % 8 > 0))),
         ("sample_ratio", CLEAN.with_columns(pl.col("arm").str.replace("control", "champion"))),
+        (
+            "sample_ratio",
+            CLEAN.with_columns(arm=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("third")).otherwise("arm")),
+        ),
         ("stickiness", CLEAN.with_columns(arms=pl.when(pl.int_range(pl.len()) == 7).then(2).otherwise(1))),
         ("bundle_purity", CLEAN.with_columns(foreign=pl.when(pl.int_range(pl.len()) == 7).then(1).otherwise(0))),
         ("missing_outcomes", CLEAN.with_columns(pl.when(pl.int_range(pl.len()) % 15 > 0).then("purchases"))),

@@ -96,7 +96,7 @@ def test_other_experiments_phases_and_nameless_requests_are_left_out() -> None:
     """A user first seen in an earlier phase stays out of this one."""
     exposures = table(
         shown("r1", "ann", 1.0, experiment="other"),
-        shown("r2", None, 1.5),
+        shown("r2", None, 2.5),
         shown("r3", "bob", 1.0),
         shown("r4", "bob", 2.5),
         shown("r5", "eve", 2.5),
