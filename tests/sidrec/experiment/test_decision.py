@@ -29,7 +29,7 @@ def rail(treatment: float, users: int = 1_000_000) -> GuardrailResult:
         (seen(1.05), [rail(1.0)], 14, "ship", "surely better and all 1 guardrails pass"),
         (seen(1.05), [], 14, "ship", "surely better."),
         (seen(0.95, metric=UP.model_copy(update={"better": "down"})), [], 14, "ship", "surely better"),
-        (seen(0.95), [], 14, "don't", "it is worse"),
+        (seen(0.95), [], 14, "don't", "purchases -5.00% [-5.59%, -4.41%]; it is worse ("),
         (seen(1.008), [], 14, "don't", "surely below what is worth shipping"),
         (seen(1.05), [rail(0.95)], 14, "don't", "the harm is surely above 3.0%"),
         (seen(1.05), [rail(1.0), rail(0.99, 2000)], 14, "keep running", "neither shown nor ruled out"),

@@ -4,9 +4,10 @@ import polars as pl
 import pytest
 
 from sidrec.errors import UsageError
+from sidrec.experiment.attribution import attribute
 from sidrec.experiment.plan import Cells
 from sidrec.experiment.readout import Readout, read_out
-from tests.experiment_world import plan, simulated_users
+from tests.experiment_world import PURCHASES, plan, simulated_users
 
 PLAN = plan(slices=("new_user",))
 
@@ -51,7 +52,7 @@ def test_it_survives_json() -> None:
 
 
 def test_a_crossed_plan_has_an_attribution() -> None:
-    """Four arms: the pair is control against both, the 2×2 uses all of them."""
+    """Four arms: the pair is control against both, the 2×2 uses all, so twice the planned users."""
     cells = Cells(neither="control", codebook="new_codes", model="new_model", both="treatment")
     shares = dict.fromkeys(cells.arms, 0.25)
     users = simulated_users(40_000, seed=3, shares=shares, new_codes=0.3, lift=0.3)
@@ -59,7 +60,7 @@ def test_a_crossed_plan_has_an_attribution() -> None:
     assert found.attribution is not None
     assert found.primary is not None
 
-    assert found.attribution.codebook.shown
+    assert found.attribution == attribute(users, PURCHASES, cells, alpha=0.05, tuned_for=40_000)
     assert found.primary.users == pytest.approx(20_000, abs=500)
 
 
