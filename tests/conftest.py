@@ -12,6 +12,7 @@ SHAPED = [
     "sidrec.nn",
     "sidrec.quantization",
     "sidrec.decoding.token_sets",
+    *(f"sidrec.experiment.{module}" for module in ("sample_ratio", "sequence")),
     "sidrec.training.grpo",
     "sidrec.systems.s2gr.model",
     "sidrec.systems.s2gr.losses",
