@@ -9,6 +9,7 @@ BENCHMARKS = {
     "evaluate": "a search for every user of Amazon Beauty vs Hugging Face generate; ranks by counting vs sorting",
     "recover": "from the kill of the stub, or of the server, to the first good answer for a stored user",
     "serve": "a real Triton over its engine in-process, batching, open loop; the gateway beside gRPC",
+    "systems": "one request by S²GR, REG4Rec and SIDReasoner through a real Triton, in turn",
     "trie": "the trie from 1e4 to 1e7 items: build, bytes, masks; vs dicts, sorted keys, a check of every item",
     "training": "S²GR's training step vs a Hugging Face T5 of the same widths; share of its matrix products",
 }

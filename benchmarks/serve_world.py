@@ -1,4 +1,4 @@
-"""What is asked when serving is measured: a small S²GR bundle with 20 beams, a real Triton, the gateway before it."""
+"""What is asked when serving is measured: a small bundle with 20 beams, a real Triton, the gateway before it."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -36,8 +36,8 @@ from sidrec.recommender import Request
 from sidrec.release.revision import BundleRef, single_arm
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "pipelines" / "recipes" / "s2gr_debug.yaml"
-LEVELS, WIDTH = 3, 16
+RECIPES = ROOT / "pipelines" / "recipes"
+WIDTH = 16
 _EPOCH = date(1970, 1, 1)
 _START_S = 120.0
 _DEADLINE_MS = 60_000
@@ -47,6 +47,8 @@ _DEADLINE_MS = 60_000
 class Shape:
     """How large the model is; its quality means nothing, its answers are exact all the same."""
 
+    kind: Literal["s2gr", "reg4rec", "sidreasoner"] = "s2gr"
+    levels: int = 3
     items: int = 3000
     codes: int = 64
     dim: int = 64
@@ -57,7 +59,7 @@ class Shape:
 
     def __str__(self) -> str:
         return (
-            f"{self.items} items, {LEVELS}x{self.codes} codes, d={self.dim}, {self.layers}+{self.layers} layers, "
+            f"{self.items} items, {self.levels}x{self.codes} codes, d={self.dim}, {self.layers}+{self.layers} layers, "
             f"{self.beam_width} beams"
         )
 
@@ -160,33 +162,45 @@ def arguments(request: Request) -> dict[str, Any]:
 
 
 def _recipe(shape: Shape) -> Recipe:
-    values = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    values = yaml.safe_load((RECIPES / f"{shape.kind}_debug.yaml").read_text(encoding="utf-8"))
     values["name"] = "bench_serve"
-    values["codebook"] |= {"num_levels": LEVELS, "codebook_size": shape.codes, "code_dim": WIDTH, "num_clusters": 8}
-    values["model"] |= {
-        "dim": shape.dim,
-        "ff_dim": shape.ff_dim,
-        "encoder_layers": shape.layers,
-        "decoder_layers": shape.layers,
-    }
-    values["training"] |= {"epochs": 1, "batch_users": 32, "checkpoint_minutes": 60}
-    values["repeat"] = {"enabled": False}
+    values["codebook"] |= {"num_levels": shape.levels, "codebook_size": shape.codes, "code_dim": WIDTH}
+    values["training"] |= {"epochs": 1, "checkpoint_minutes": 60}
+    sizes = {"dim": shape.dim, "ff_dim": shape.ff_dim}
+    if shape.kind == "sidreasoner":
+        # One stack does what the others' two do.
+        values["model"]["tiny"] |= sizes | {"num_layers": 2 * shape.layers}
+        values["search"]["mode"] = "direct"
+    else:
+        values["model"] |= sizes | {"encoder_layers": shape.layers, "decoder_layers": shape.layers}
+        values["training"]["batch_users"] = 32
+        values["repeat"] = {"enabled": False}
+    if shape.kind == "s2gr":
+        values["codebook"]["num_clusters"] = 8
     values["decoding"]["beam_width"] = shape.beam_width
     return parse_recipe(yaml.safe_dump(values))
 
 
 def _write_codebook(folder: Path, shape: Shape, random: np.random.Generator) -> None:
     config = CodebookConfig.model_validate(
-        {"num_levels": LEVELS, "codebook_size": shape.codes, "code_dim": WIDTH, "hidden_dims": (32,)}
+        {"num_levels": shape.levels, "codebook_size": shape.codes, "code_dim": WIDTH, "hidden_dims": (32,)}
     )
-    words = torch.from_numpy(random.normal(size=(LEVELS, shape.codes, WIDTH)).astype(np.float32))
+    words = torch.from_numpy(random.normal(size=(shape.levels, shape.codes, WIDTH)).astype(np.float32))
     Codebook(config, Quantizer("rqvae", words, encoder_of(config, 32)), 32, "bench").save(folder)
-    picked = random.choice(shape.codes**LEVELS, size=shape.items, replace=False)
-    codes = np.stack(np.unravel_index(picked, (shape.codes,) * LEVELS), axis=1).astype(np.int32)
+    codes = _distinct(shape, random)
     bought = random.zipf(1.6, size=shape.items).clip(max=400)
     names = [f"i{item:05d}" for item in range(shape.items)]
     table = pl.DataFrame({"item_id": names, "title": names, "popularity": bought * 10, "recent_popularity": bought})
     Catalog.build(table, codes).write(folder / "catalogue.parquet")
+
+
+def _distinct(shape: Shape, random: np.random.Generator) -> "np.ndarray[Any, np.dtype[np.int32]]":
+    """Return the codes of as many different semantic IDs as there are items."""
+    found = np.zeros((0, shape.levels), dtype=np.int32)
+    while len(found) < shape.items:
+        more = random.integers(shape.codes, size=(shape.items, shape.levels), dtype=np.int32)
+        found = np.unique(np.concatenate([found, more]), axis=0)
+    return random.permutation(found)[: shape.items]
 
 
 def _wait(server: TritonServer) -> None:
