@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars as pl
 import torch
 
 from sidrec import files
@@ -15,6 +16,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import BundleError, UsageError
+from sidrec.quantization.config import CodebookConfig
 from sidrec.systems.base import MODEL, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load, open_backbone
@@ -31,6 +33,7 @@ from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
 from sidrec.systems.sidreasoner.encoding import Sample
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import Mixture, words_of
+from sidrec.systems.sidreasoner.plan import plan
 from sidrec.systems.sidreasoner.points import held_out, points_of
 from sidrec.systems.sidreasoner.probe import probe
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker
@@ -125,6 +128,11 @@ class SIDReasonerSystem:
     def align(self, model: Path, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Copy the model: what was learnt of thinking is the activation's."""
         return link_unaligned(model, folder, "sidreasoner's alignment by GRPO is not built")
+
+    def plan(self, codebook: CodebookConfig, catalog: Catalog, baskets: pl.DataFrame, *, seed: int) -> dict[str, Any]:
+        """Return what a fit would learn from and what it lacks on this machine; nothing is fitted or asked for."""
+        vocab = SidVocab.of(catalog, num_levels=codebook.num_levels, codebook_size=codebook.codebook_size)
+        return plan(self.model, self.corpus, self.training, self.activation, vocab, catalog, baskets, seed=seed)
 
     def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
         """Return the ranker in `folder`.
