@@ -1,9 +1,10 @@
-"""`sidrec evaluate` and `sidrec ablate`: a recipe, or variants of one, over seeds, beside the floors."""
+"""`sidrec plan`, `evaluate` and `ablate`: what a recipe needs; a recipe, or variants of one, beside the floors."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -15,8 +16,23 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the cells and the tabl
 
 def mount(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(plan)
     app.command()(evaluate)
     app.command()(ablate)
+
+
+def plan(
+    recipe: Annotated[Path, typer.Option(help="Recipe whose fit is looked at and not made.")],
+    data: Annotated[Path | None, typer.Option(help="Events, or a folder of them, instead of the recipe's.")] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Say what a fit would learn from and what this machine lacks for it; fit nothing."""
+    from sidrec.recipe import load_recipe
+    from sidrec.study.plan import plan_of
+
+    said = plan_of(load_recipe(recipe)[1], data)
+    emit(said, as_json, lambda: print(yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120)))
+    return 1 if said["missing"] else 0
 
 
 def evaluate(

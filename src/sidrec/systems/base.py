@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sidrec.data.catalog import Catalog
+from sidrec.quantization.config import CodebookConfig
 
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -183,6 +184,20 @@ class Explains(Protocol):
 
         Raises:
             UsageError: it was fitted in a way that leaves none.
+        """
+        ...
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """A system whose fit is worth looking at before it is paid for."""
+
+    def plan(self, codebook: CodebookConfig, catalog: Catalog, baskets: pl.DataFrame, *, seed: int) -> dict[str, Any]:
+        """Return what a fit would learn from, and under `missing` a sentence for each thing that it lacks here.
+
+        Args:
+            codebook: what semantic IDs will be made of.
+            catalog: its semantic IDs stand in for those, which are not fitted yet.
         """
         ...
 

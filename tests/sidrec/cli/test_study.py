@@ -1,11 +1,11 @@
-"""`sidrec evaluate` and `sidrec ablate`, in a process of their own that has the library alone."""
+"""`sidrec plan`, `evaluate` and `ablate`, in a process of their own that has the library alone."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.sidrec.cli.test_bare_wheel import bare
+from tests.sidrec.cli.test_bare_wheel import ROOT, bare
 from tests.sidrec.study.study_world import write_recipe, write_world
 
 
@@ -32,6 +32,21 @@ def test_absent_data_are_named_with_what_to_do(tmp_path: Path, monkeypatch: pyte
 
     assert status == 2
     assert "nowhere is neither here nor under SIDREC_BENCH_DATA" in str(error)
+
+
+def test_a_plan_fits_nothing_and_fails_where_something_is_missing(tmp_path: Path) -> None:
+    """The published recipe's backbone is not on a test's machine; its rows are counted all the same."""
+    world = write_world(tmp_path / "world")
+    recipe = yaml.safe_load((ROOT / "pipelines/recipes/sidreasoner_qwen3_1p7b.yaml").read_text())
+    recipe["model"]["backbone"] = str(tmp_path / "qwen3")
+    recipe["evaluation"] = {"protocol": "leave_one_out"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    status, said = bare(tmp_path / "home", "plan", "--recipe", str(tmp_path / "recipe.yaml"), "--data", str(world))
+
+    assert status == 1
+    assert "the backbone" in str(said["missing"])
+    assert said["vocabulary"]["new_tokens"] == 768  # type: ignore[index]
+    assert said["rows"]["stage_1"]["code_of_title"] == 24  # type: ignore[index]
 
 
 def test_a_study_is_tabulated_without_a_fit(tmp_path: Path) -> None:

@@ -46,7 +46,14 @@ class Mixture:
         self, points: Sequence[Point], corpus: Corpus, config: SIDReasonerTrainingConfig, *, seed: int
     ) -> dict[str, list[Sample]]:
         """Return the samples of stage 1 by task; a task that the settings leave out has none."""
-        rows = {
+        rows = self.aligning_rows(points, corpus, config, seed=seed)
+        return {task: [row() for row in own] for task, own in rows.items()}
+
+    def aligning_rows(
+        self, points: Sequence[Point], corpus: Corpus, config: SIDReasonerTrainingConfig, *, seed: int
+    ) -> dict[str, list[Row]]:
+        """Return the rows of stage 1 by task, each encoded when it is called."""
+        rows: dict[str, list[Row]] = {
             "code_to_code": [self._chat(self.ask(point, item)) for point, item in _drawn(points, config, seed, 0)],
             "code_to_title": [
                 self._chat(tasks.code_to_title(self._codes(point), self.titles[item]))
@@ -69,7 +76,7 @@ class Mixture:
             "general": [self._turn(*chat) for chat in general_chats(config.general, config.general_rows)],
         }
         chosen = np.random.default_rng([seed, 0x517])
-        return {task: [row() for row in _capped(own, config.rows_per_task, chosen)] for task, own in rows.items()}
+        return {task: _capped(own, config.rows_per_task, chosen) for task, own in rows.items()}
 
     def activating(self, corpus: Corpus, *, direct_share: float, seed: int) -> dict[str, list[Sample]]:
         """Return the samples of stage 2a: a rationale and the item it led to, and direct rows of the same points."""

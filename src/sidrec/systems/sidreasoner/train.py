@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars as pl
 import torch
 
 from sidrec import files
@@ -14,6 +15,7 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import UsageError
+from sidrec.quantization.config import CodebookConfig
 from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
@@ -32,6 +34,7 @@ from sidrec.systems.sidreasoner.encoding import Sample
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import Mixture, words_of
 from sidrec.systems.sidreasoner.model_files import open_model, training_log, write_model
+from sidrec.systems.sidreasoner.plan import plan
 from sidrec.systems.sidreasoner.points import held_out, points_of
 from sidrec.systems.sidreasoner.probe import probe
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
@@ -169,6 +172,11 @@ class SIDReasonerSystem:
             log += [{"stage": "stage_2b", "epoch": epoch, **row} for epoch, row in enumerate(summary["rounds"], 1)]
             write_model(folder / "model_aligned", backbone, self.model, header["teacher"], log, aligned=True)
         return summary
+
+    def plan(self, codebook: CodebookConfig, catalog: Catalog, baskets: pl.DataFrame, *, seed: int) -> dict[str, Any]:
+        """Return what a fit would learn from and what it lacks on this machine; nothing is fitted or asked for."""
+        vocab = SidVocab.of(catalog, num_levels=codebook.num_levels, codebook_size=codebook.codebook_size)
+        return plan(self.model, self.corpus, self.training, self.activation, vocab, catalog, baskets, seed=seed)
 
     def open(self, folder: Path, catalog: Catalog) -> SIDReasonerRanker:
         """Return the ranker in `folder`.
