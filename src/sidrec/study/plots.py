@@ -10,7 +10,9 @@ from sidrec.errors import UsageError
 from sidrec.study.config import StudyConfig, cells_of
 from sidrec.study.lines import Line, Panel, svg
 
+# Shares that a policy is rewarded by, of whichever system; each cell has its own ones.
 REWARDS = ("hits", "category_hits", "consistency")
+RATIONALE = "rationale_tokens"
 QUALITY = ("ndcg@10", "recall@10")
 
 
@@ -62,10 +64,12 @@ def alignment_figure(cell: Mapping[str, Any]) -> str:
 
     panels = [
         panel("validation (NDCG@10)", "value"),
-        panel("rewards, share of what there is", *REWARDS),
-        panel("KL, nats a step", "kl"),
-        panel("paths: distinct, and items", "diversity", "valid"),
+        panel("rewards, share of what there is", *(name for name in REWARDS if name in rounds[0])),
+        panel("KL, nats an action", "kl"),
+        panel("samples: distinct, and items", "diversity", "valid"),
     ]
+    if RATIONALE in rounds[0]:
+        panels.append(panel("rationale, tokens", RATIONALE))
     return svg(panels, title=f"{cell['variant']}, seed {cell['seed']}: alignment, {said['kept']} kept")
 
 

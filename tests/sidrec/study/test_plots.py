@@ -61,6 +61,25 @@ def test_alignment_is_drawn_by_round(tmp_path: Path) -> None:
     assert len(hollow) == 1 + len(VITALS)
 
 
+def test_a_language_models_rounds_have_the_length_of_rationales(tmp_path: Path) -> None:
+    """Its own rewards and no others' beside it."""
+    one = cell("a", 3, 0.25)
+    said = {name: value for name, value in VITALS.items() if name not in ("category_hits", "consistency")}
+    said |= {"rationale_tokens": 40.0, "ended": 1.0}
+    one["alignment"] |= {"supervised": said, "rounds": [said | {"value": 0.5, "refused": []}]}
+    [drawn] = draw(study("a"), written(tmp_path / "out", one), tmp_path / "plots")
+
+    assert {text.split(":")[0] for text in told(drawn)} == {
+        "value",
+        "hits",
+        "kl",
+        "diversity",
+        "valid",
+        "rationale_tokens",
+    }
+    assert "rationale_tokens: 1, 40" in told(drawn)
+
+
 def test_quality_by_slots_is_the_mean_over_seeds(tmp_path: Path) -> None:
     """Of the variants named, cell by cell; those not named are not in it."""
     cells = [cell("two", 2, 0.1), cell("two", 2, 0.3, seed=1), cell("six", 6, 0.5), cell("other", 4, 9.0)]

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,10 +262,7 @@ def test_alignment_comes_to_the_best_that_a_rule_allows(
         validate_every=20,
         max_rationale_tokens=12,
     )
-    print(
-        [(row["hits"], row["valid"], row["kl"], row["rationale_tokens"]) for row in summary["rounds"]],
-        summary["supervised"],
-    )
+    print(json.dumps([summary["supervised"], *summary["rounds"]]))
     last = summary["rounds"][-1]
 
     assert summary["supervised"]["hits"] < 0.5
