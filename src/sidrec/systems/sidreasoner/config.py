@@ -182,6 +182,9 @@ class SIDReasonerSearchConfig(BaseModel):
         "think only where direct is not sure. [ours]: think cost quality in an independent reproduction.",
     )
     max_rationale_tokens: int = Field(1024, ge=1, description="A rationale that has not ended by then is cut. [paper]")
+    engine: Literal["own", "vllm"] = Field(
+        "own", description="What writes rationales where a model answers. vllm is installed beside us. [ours]"
+    )
     margin: float = Field(
         0.5, ge=0, description="auto: nats between the best two items of direct below which it is not sure. [ours]"
     )

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,7 @@ from sidrec.systems.sidreasoner.probe import probe
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
 from sidrec.systems.sidreasoner.sampler import Sampler
 from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
+from sidrec.systems.sidreasoner.vllm_engine import VllmWriter, require_vllm
 from sidrec.systems.sidreasoner.vocab import SidVocab
 from sidrec.systems.validation_rows import EPOCH, rows_value
 from sidrec.training.checkpoint import Checkpoints
@@ -183,9 +184,16 @@ class SIDReasonerSystem:
 
         Raises:
             BundleError: the model is of another system or format, or of another catalogue.
+            UsageError: `search.engine` is not installed here.
         """
+        if self.search.engine == "vllm":
+            require_vllm()
         _, backbone = open_model(folder, catalog)
-        return self.ranker(backbone, catalog, self.search)
+        ranker = self.ranker(backbone, catalog, self.search)
+        if self.search.engine == "own":
+            return ranker
+        tokens = self.model.max_tokens + self.search.max_rationale_tokens
+        return replace(ranker, writer=VllmWriter(folder / LANGUAGE_MODEL, max_tokens=tokens))
 
     def explaining(self, model: RankingModel) -> ExplainingModel:
         """Return an opened model that keeps its rationales."""
