@@ -55,7 +55,8 @@ class SIDReasonerModelConfig(BaseModel):
     lora_rank: int = Field(
         0,
         ge=0,
-        description="0: every weight is trained [paper]. Else: adapters of this rank, once peft is a dependency.",
+        description="0: every weight is trained [paper]. Else: adapters of this rank and the new words' embeddings, "
+        "merged at the end of each stage. [ours]; a reproduction aligned with LoRA and lost nothing.",
     )
     max_history: int = Field(10, ge=1, description="Newest items of a history that a prompt names. [paper]")
     max_tokens: int = Field(1024, ge=64, description="A longer sample loses its beginning. [paper]")

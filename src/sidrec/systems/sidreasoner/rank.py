@@ -26,6 +26,7 @@ from sidrec.systems.answers import in_chunks
 from sidrec.systems.base import Query, Ranking, ranking_of
 from sidrec.systems.history import History, history_of
 from sidrec.systems.sidreasoner import tasks
+from sidrec.systems.sidreasoner.adapters import plain_state
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import Mode, SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
@@ -93,8 +94,7 @@ class SIDReasonerRanker:
             shape = CausalShape.of(backbone.model.config.to_dict())
         except ValueError as error:
             raise UsageError(f"{error}", next_step="model.backbone: a Qwen3 model, or tiny") from error
-        state = {name: value.detach() for name, value in backbone.model.state_dict().items()}
-        decoder = CausalDecoder(shape, state)
+        decoder = CausalDecoder(shape, plain_state(backbone.model))
         device = decoder.gain.device
         trie = trie.to(device)
         levels = [

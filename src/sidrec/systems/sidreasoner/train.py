@@ -164,6 +164,7 @@ class SIDReasonerSystem:
             folder=folder,
             seed=inputs.seed,
             threads=inputs.threads,
+            lora_rank=self.model.lora_rank,
         )
         if summary["kept"] == "supervised":
             link_unaligned(model, folder, summary["reason"])
@@ -260,6 +261,7 @@ class _Stages:
             threads=inputs.threads,
             validate=self._validate(backbone, lambda: held_out(mixture), stage.tokens_per_batch),
             logs=TrainingLogs(self.folder / "logs" / stage.name),
+            lora_rank=system.model.lora_rank,
         )
         summary = {"rows": {task: len(own) for task, own in made.items()}, "log": log}
         partial = done.with_name(f".{stage.name}.tmp")
