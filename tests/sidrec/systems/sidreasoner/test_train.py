@@ -236,3 +236,19 @@ def test_tied_weights_are_written_once(world: Any, tmp_path: Path) -> None:
 
     assert "model.embed_tokens.weight" in names
     assert "lm_head.weight" not in names
+
+
+def test_a_prepared_corpus_leads_to_the_bytes_of_one_written_by_the_fit(world: Any, tmp_path: Path) -> None:
+    """The same users are held out from both; no setting of a stage is part of what was prepared."""
+    system = system_of()
+    said = system.prepare(inputs_of(world), tmp_path / "a")
+    system_of(training={"learning_rate": 1e-4, "epochs": 1}).prepare(inputs_of(world), tmp_path / "b")
+    prepared = replace(inputs_of(world), prepared=tmp_path / "a" / "prepared")
+    summary = system.fit(prepared, tmp_path / "prepared")
+    alone = system.fit(inputs_of(world), tmp_path / "alone")
+
+    assert said["points"] == summary["points"] == alone["points"]
+    assert summary["corpus"] == {"teacher": "template-1-0", "texts": {"item": 6, "rationale": 8, "story": 8}}
+    assert not (tmp_path / "prepared" / "replies.jsonl").exists()
+    assert digests(tmp_path / "a" / "prepared") == digests(tmp_path / "b" / "prepared")
+    assert digests(tmp_path / "prepared" / "model") == digests(tmp_path / "alone" / "model")
