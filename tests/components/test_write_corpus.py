@@ -88,7 +88,7 @@ def test_nothing_is_written_for_a_model_that_is_carried(tmp_path: Path) -> None:
 def test_another_learning_rate_asks_no_teacher_again(
     world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor do other epochs, another way of asking, or another model; another share of users held out and longer histories do."""
+    """Nor do other epochs or another way of asking; another share of users held out and shorter histories do."""
     monkeypatch.setenv("SIDREC_HOME", str(tmp_path / "home"))
     first = executed(world, tmp_path / "first")
     capsys.readouterr()

@@ -29,6 +29,7 @@ class Stage:
     name: str
     epochs: int
     tokens_per_batch: int
+    accumulate: int
     learning_rate: float
     schedule: Any
     warmup_share: float
@@ -40,6 +41,7 @@ class Stage:
             name,
             config.epochs,
             config.tokens_per_batch,
+            config.accumulate,
             config.learning_rate,
             config.schedule,
             config.warmup_share,
@@ -81,6 +83,7 @@ def fit_stage(
         validate_every=training.validate_every if validate is not None else 0,
         patience=training.patience,
         precision=training.precision,
+        accumulate=stage.accumulate,
     )
     log = train(
         model,
@@ -91,6 +94,7 @@ def fit_stage(
         f"train_model: {stage.name}",
         validate=validate,
         logs=logs,
+        size_of=lambda batch: float(batch.learnt.sum()),
     )
     model.cpu()
     return log

@@ -1,5 +1,6 @@
 """Fitting SIDReasoner: the loss falls, answers follow, and where a fit was killed cannot be seen in its model."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -127,6 +128,28 @@ def test_the_loss_is_that_of_the_whole_model(backbone: Backbone) -> None:
     assert len(nats) == sum(len(tokenizer.encode(chat.answer)) + 1 for chat in chats)
     assert both == pytest.approx(np.mean(nats), abs=1e-5)
     assert mean_loss(backbone, samples, tokens_per_batch=1) == pytest.approx(np.mean(nats), abs=1e-5)
+
+
+def test_samples_in_many_batches_of_a_step_are_learnt_from_as_one_batch(
+    world: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """A batch each, with one learnt token or with many, or all of them in one: the mean is over all tokens."""
+    catalog = titled(world)
+    mixture = Mixture(backbone.tokenizer, backbone.vocab, catalog.titles, 4, 256)
+    titles = ["Cup", "A small garden lamp for winter and for travel", "Music box"]
+    samples = [mixture._chat(title_of_code(backbone.vocab.name(item), title))() for item, title in enumerate(titles)]
+
+    def losses(tokens: int, accumulate: int) -> list[float]:
+        training = SIDReasonerTrainingConfig(
+            epochs=3, tokens_per_batch=tokens, accumulate=accumulate, learning_rate=1e-3, warmup_share=0.0
+        )
+        stage, own = Stage.of("stage_1", training), replace(backbone, model=copy.deepcopy(backbone.model))
+        checkpoints = Checkpoints(tmp_path / str(tokens), minutes=60)
+        log = fit_stage(own, samples, stage, training, checkpoints, seed=0, threads=1, validate=None)
+        return [row["total"] for row in log]
+
+    assert losses(64, 3) == pytest.approx(losses(4096, 1), abs=1e-3)
+    assert len({int(sample.learnt.sum()) for sample in samples}) == 3
 
 
 def test_every_task_is_learnt_and_counted(world: Any, tmp_path: Path) -> None:
