@@ -71,7 +71,7 @@ class Reduction:
         step: Terms = {}
         for share, terms in parts:
             if self.shards.count == 1 or ("total" in terms and terms["total"].requires_grad):
-                (share * terms["total"]).backward()
+                (share * terms["total"]).backward()  # type: ignore[no-untyped-call]
             step = _added(step, share, terms)
         if self.shards.count == 1:
             return step

@@ -102,6 +102,8 @@ class SIDReasonerTrainingConfig(BaseModel):
     tokens_per_batch: int = Field(16_384, ge=64, description="Padding counted. [ours]")
     accumulate: int = Field(1, ge=1, description="Batches a step. [ours]; 1,024 samples a step [paper].")
     learning_rate: float = Field(3e-4, gt=0, description="[code]; for smaller batches less, from random weights more.")
+    fine_tune_epochs: int = Field(2, ge=1, description="After a refresh within its budget, from the champion. [ours]")
+    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="[ours]")
     schedule: Schedule = Field("linear", description="[code]")
     warmup_share: float = Field(0.02, ge=0, lt=1, description="[ours]; 20 steps [code].")
     weight_decay: float = Field(0.0, ge=0, description="[code]")

@@ -1,7 +1,7 @@
 """SIDReasoner is fitted in stages, each on disk before the next: a corpus, alignment with language, activation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,6 @@ import torch
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.errors import UsageError
 from sidrec.quantization.config import CodebookConfig
 from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
@@ -30,7 +29,7 @@ from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
 from sidrec.systems.sidreasoner.corpus_files import read_corpus, write_corpus
 from sidrec.systems.sidreasoner.items import item_facts
 from sidrec.systems.sidreasoner.mixture import words_of
-from sidrec.systems.sidreasoner.model_files import open_model, training_log, write_model
+from sidrec.systems.sidreasoner.model_files import adopt_weights, open_model, training_log, write_model
 from sidrec.systems.sidreasoner.plan import plan
 from sidrec.systems.sidreasoner.points import Point, held_out, points_of
 from sidrec.systems.sidreasoner.probe import probe
@@ -69,19 +68,16 @@ class SIDReasonerSystem:
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write `folder/model`: `model.json` and the language model in a folder of its own.
 
-        A corpus that was not prepared is written here, with the teacher's replies in `folder/replies.jsonl`; a killed
-        fit keeps them, its finished stages and the checkpoint of the one it was in. With `inputs.validate` a stage
-        keeps the weights whose direct answers did best, else those with the least loss on users that it held out.
-        TensorBoard files lie in `folder/logs`.
+        With `inputs.start`, words of semantic IDs that moved get their new meaning from those weights on, in
+        `fine_tune_epochs` of stage 1; activation is as ever. A corpus that was not prepared is written here, with the
+        teacher's replies in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the checkpoint of
+        the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best, else those
+        with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
 
         Raises:
-            UsageError: it is to go on from other weights, or its backbone is not here.
+            UsageError: its backbone is not here.
+            BundleError: the weights to start from are of another system, or have words for other numbers of codes.
         """
-        if inputs.start is not None:
-            raise UsageError(
-                "SIDReasoner does not go on from other weights: semantic IDs that moved are words with another meaning",
-                next_step="sidrec run, which trains from scratch, or lifecycle.verb append, which moves none",
-            )
         vocab = vocab_of(inputs.catalog, inputs.codebook)
         points, kept = self._points(inputs)
         if inputs.prepared is not None:
@@ -89,8 +85,12 @@ class SIDReasonerSystem:
         else:
             corpus = self._corpus(inputs, points, vocab, folder)
         stages = Stages(self.model, self.training, inputs, folder, vocab)
+        first_stage = Stage.of("stage_1", self.training)
+        if inputs.start is not None:
+            epochs, rate = self.training.fine_tune_epochs, self.training.fine_tune_learning_rate
+            first_stage = replace(first_stage, epochs=epochs, learning_rate=rate)
         backbone, aligned = stages.run(
-            Stage.of("stage_1", self.training),
+            first_stage,
             start=lambda: self._backbone(inputs, vocab, corpus, folder),
             samples=lambda mixture: mixture.aligning(points, corpus, self.training, seed=inputs.seed),
             held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
@@ -219,6 +219,8 @@ class SIDReasonerSystem:
         )
 
     def _backbone(self, inputs: FitInputs, vocab: SidVocab, corpus: Corpus, folder: Path) -> Backbone:
+        if inputs.start is not None:
+            return adopt_weights(inputs.start, vocab)
         words = words_of(inputs.catalog.titles, corpus)
         return load(self.model, vocab, words, folder / "stages" / "tiny", seed=inputs.seed)
 
