@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidrec import packages
+from sidrec.cli import run
 from sidrec.cli.main import main
 
 
@@ -62,6 +63,8 @@ def test_a_run_without_its_packages_ends_before_its_first_step(
     """Nothing is written, and the extra that has them is named."""
     monkeypatch.setenv("SIDREC_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "transformers" else object())
+    # A check that is missing must not cost the tests a whole run.
+    monkeypatch.setattr(run, "_run_slot", lambda *_, **__: pytest.fail("the pipeline was started"))
     recipe = str(project_root / "pipelines" / "recipes" / "sidreasoner_debug.yaml")
 
     assert main(["run", "--recipe", recipe, "--json"]) == 2
