@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from sidrec.experiment.decision import Verdict
 from sidrec.experiment.plan import Plan
@@ -49,3 +50,13 @@ def test_plan_fields_exist(page: str) -> None:
 def test_every_verdict_has_its_row(page: str) -> None:
     """Nobody reads a verdict that the page does not explain."""
     assert {cell.removesuffix(" until N") for cell in first_cells(page, "verdict")} == set(get_args(Verdict))
+
+
+def test_the_plan_on_the_page_is_one(page: str) -> None:
+    """It loads, and reads only columns that the page says the logs give."""
+    text = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert text is not None
+    shown = Plan.model_validate(yaml.safe_load(text[1]))
+    given = page.split("Columns that the logs give:")[1].split("\n\n")[0]
+
+    assert all(f"`{column}`" in given for metric in shown.metrics for column in metric.columns)

@@ -1,4 +1,4 @@
-"""REG4Rec through every door: the library, Triton and the gateway give the same answer to the same request."""
+"""Systems through every door: the library, Triton and the gateway give the same answer to the same request."""
 
 import json
 from collections.abc import Iterator
@@ -17,11 +17,19 @@ from tests.reg4rec_bundle import AS_OF, reg4rec_bundle
 from tests.serving.conftest import Live, publish, wait_answer
 from tests.serving.gateway.conftest import call, running
 from tests.serving.world import make_revision
+from tests.sidreasoner_bundle import sidreasoner_bundle
+
+# What each says of a search in the exposure log.
+SAID = {
+    "reg4rec": {"first_slot", "order_entropy", "pruning_survival"},
+    "sidreasoner": {"rationale_tokens", "rationale_ended"},
+}
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return reg4rec_bundle(tmp_path_factory.mktemp("reg4rec"))
+@pytest.fixture(scope="module", params=SAID)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    make = {"reg4rec": reg4rec_bundle, "sidreasoner": sidreasoner_bundle}[request.param]
+    return make(tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,10 @@ def asked(number: int) -> dict[str, Any]:
 
 
 def test_every_door_gives_the_same_answer(bundle: Bundle, serving: Live, tmp_path: Path) -> None:
-    """Items and semantic IDs are equal, scores to 1e-4; what the search said of itself is in the exposure log."""
+    """Items and semantic IDs are equal, scores to 1e-4; what the search said of itself is in the exposure log.
+
+    A rationale comes where it is asked for, at both doors, and nowhere else.
+    """
     recommender = Recommender.open(bundle.folder)
     with running(tmp_path, serving.server.url) as gateway:
         for number in range(6):
@@ -58,12 +69,16 @@ def test_every_door_gives_the_same_answer(bundle: Bundle, serving: Live, tmp_pat
             times = tuple(body.get("history_time", ()))
             request = Request(tuple(body["history"]), times, body["k"], body["exclude_seen"])
             [own] = recommender.recommend([request])
-            direct = serving.client.recommend(**body, context={"request_id": f"triton-{number}"})
-            status, text = call(gateway, "/v1/recommend", {**body, "context": {"request_id": f"gateway-{number}"}})
+            why = number % 2 == 0
+            context = {"rationale": why, "request_id": f"triton-{number}"}
+            direct = serving.client.recommend(**body, context=context)
+            context["request_id"] = f"gateway-{number}"
+            status, text = call(gateway, "/v1/recommend", {**body, "context": context})
             answer = json.loads(text)
 
             assert status == 200, text
             assert (own.source, direct.source, answer["source"]) == ("model",) * 3
+            assert (direct.rationale, answer["rationale"]) == (own.rationale * why,) * 2
             assert list(direct.item_ids) == list(own.item_ids)
             assert [item["item_id"] for item in answer["items"]] == list(own.item_ids)
             assert direct.semantic_ids.tolist() == own.semantic_ids.tolist()
@@ -75,4 +90,6 @@ def test_every_door_gives_the_same_answer(bundle: Bundle, serving: Live, tmp_pat
     assert {f"{door}-{number}" for door in ("triton", "gateway") for number in range(6)} <= set(rows["request_id"])
     for said in rows["stats"].to_list():
         names = {one["name"] for one in said}
-        assert {"first_slot", "order_entropy", "pruning_survival"} == names or not names
+        assert names in (SAID[recommender.kind], set())
+    assert any(rows["stats"].list.len() > 0)
+    assert (recommender.kind == "sidreasoner") == bool(own.rationale)

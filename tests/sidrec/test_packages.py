@@ -25,6 +25,7 @@ def recipe_of(name: str, **changes: dict[str, Any]) -> Recipe:
     return parse_recipe(yaml.safe_dump(values))
 
 
+LANGUAGE_MODEL = ("transformers", "tokenizers", "jinja2", "peft")
 SENTENCES = {"source": "sentence_transformer", "model": "a-folder"}
 SERVED = {"teacher": {"kind": "openai"}}
 
@@ -34,8 +35,8 @@ SERVED = {"teacher": {"kind": "openai"}}
     [
         (recipe_of("s2gr_debug"), {}),
         (recipe_of("reg4rec_debug", embedding=SENTENCES), {"embedding": ("sentence_transformers",)}),
-        (recipe_of("sidreasoner_debug"), {"llm": ("transformers", "tokenizers", "jinja2")}),
-        (recipe_of("sidreasoner_debug", corpus=SERVED), {"llm": ("transformers", "tokenizers", "jinja2", "httpx")}),
+        (recipe_of("sidreasoner_debug"), {"llm": LANGUAGE_MODEL}),
+        (recipe_of("sidreasoner_debug", corpus=SERVED), {"llm": (*LANGUAGE_MODEL, "httpx")}),
     ],
 )
 def test_settings_decide_what_is_needed(recipe: Recipe, needed: dict[str, tuple[str, ...]]) -> None:
@@ -44,7 +45,9 @@ def test_settings_decide_what_is_needed(recipe: Recipe, needed: dict[str, tuple[
 
 def test_all_that_is_absent_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of("sidreasoner_debug", embedding=SENTENCES, corpus=SERVED)
-    monkeypatch.setattr(packages, "find_spec", lambda name: object() if name in ("jinja2", "tokenizers") else None)
+    monkeypatch.setattr(
+        packages, "find_spec", lambda name: object() if name in ("jinja2", "tokenizers", "peft") else None
+    )
 
     with pytest.raises(UsageError, match="needs sentence_transformers, transformers, httpx, not installed") as refused:
         require_packages(recipe)

@@ -117,7 +117,7 @@ def test_a_recipe_loads_without_the_packages_of_its_system_and_building_it_names
     """Whoever compiles or submits needs no language model; whoever fits or opens one is told what to install."""
     monkeypatch.setattr("sidrec.systems.sidreasoner.packages.find_spec", lambda name: None)
     recipe = parse_recipe(SIDREASONER)
-    with pytest.raises(UsageError, match="transformers, tokenizers, jinja2, not installed") as refused:
+    with pytest.raises(UsageError, match="transformers, tokenizers, jinja2, peft, not installed") as refused:
         build(recipe)
 
     assert refused.value.next_step == "pip install 'sidrec[llm]'"

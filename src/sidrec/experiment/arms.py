@@ -54,14 +54,18 @@ def arm_means(users: pl.DataFrame, metric: Metric, arms: Sequence[str]) -> dict[
     counts = dict(table.group_by(ARM).len().iter_rows())
     if few := [arm for arm in arms if counts.get(arm, 0) < 2]:
         raise UsageError(f"{metric.name}: fewer than two users with a value in arm {', '.join(few)}")
-    moments: dict[str, Aggregates] = read_aggregates(
-        table,
-        ARM,
-        has_count=True,
-        mean_cols=columns,
-        var_cols=columns,
-        cov_cols=list(combinations(columns, 2)),
-    )
+    # Arm by arm: a group-by adds up in the order in which its threads finish, so that the last digit would vary.
+    moments: dict[str, Aggregates] = {
+        arm: read_aggregates(
+            table.filter(pl.col(ARM) == arm),
+            None,
+            has_count=True,
+            mean_cols=columns,
+            var_cols=columns,
+            cov_cols=list(combinations(columns, 2)),
+        )
+        for arm in arms
+    }
     for column in {metric.denominator, metric.denominator_covariate} - {None}:
         if empty := [arm for arm in arms if not moments[arm].mean(column) > 0]:
             raise UsageError(f"{metric.name}: {column} is not above zero on average in arm {', '.join(empty)}")

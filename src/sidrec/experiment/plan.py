@@ -1,9 +1,13 @@
 """What an experiment is about, frozen before its first user: metric, guardrails, least effect, size and stop rule."""
 
 from math import fsum
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sidrec.errors import UsageError
 
 
 class Metric(BaseModel):
@@ -77,6 +81,8 @@ class Plan(BaseModel):
     min_days: int = Field(
         default=7, ge=1, description="Days before anything ships: a whole week has every weekday once."
     )
+    window_days: int = Field(default=7, ge=1, description="Days a user is followed from their first exposure.")
+    past_days: int = Field(default=28, ge=1, description="Days before the experiment that the column `past` counts.")
     max_slower: float = Field(
         default=0.10, gt=0, description="Tolerated difference of the arms' mean latency, as a share."
     )
@@ -101,3 +107,22 @@ class Plan(BaseModel):
     def metrics(self) -> tuple[Metric, ...]:
         """The primary metric and the guardrails' metrics."""
         return (self.primary, *(guardrail.metric for guardrail in self.guardrails))
+
+
+def load_plan(path: Path) -> Plan:
+    """Return the plan in a YAML (or JSON) file.
+
+    Raises:
+        UsageError: the file is not there, is no YAML, or is no plan; each key that is wrong is named.
+    """
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"no plan in {path}: {error.strerror}", next_step="see docs/experimentation.md") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}", evidence=path) from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'plan'}: {one['msg']}" for one in error.errors())
+        raise UsageError(
+            f"{path} is no plan: {faults}", evidence=path, next_step="see docs/experimentation.md"
+        ) from error

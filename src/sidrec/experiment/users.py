@@ -14,7 +14,7 @@ def by_user(
     exposures: pl.LazyFrame,
     hits: pl.LazyFrame,
     *,
-    experiment: str,
+    experiment: str | None,
     bundles: Mapping[str, str],
     window_s: int,
     until: int,
@@ -29,6 +29,7 @@ def by_user(
 
     Args:
         exposures: the exposure log, of any experiments.
+        experiment: whose exposures count; None counts all, to see users as they are before an experiment.
         hits: `request_id`, `item_id` and `event_time`, each item that an answer showed and the user took, once.
         bundles: the bundle id of each arm in the experiment's revision.
         window_s: how long after their first exposure a user is followed, in seconds of event time.
@@ -36,7 +37,8 @@ def by_user(
         since: first exposures before this time belong to another phase. A phase is a time of constant shares:
             ramping 5 % to 20 % begins a new one, because users of both phases together match neither's shares.
     """
-    shown = exposures.filter(pl.col("experiment") == experiment, pl.col("user_id").is_not_null())
+    own = pl.lit(True) if experiment is None else pl.col("experiment") == experiment
+    shown = exposures.filter(own, pl.col("user_id").is_not_null())
     first = pl.col("event_time").min().over("user_id")
     followed = (
         shown.with_columns(first_seen=first)

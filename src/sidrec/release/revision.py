@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidrec.bundle import Bundle
 from sidrec.clock import ClockMode
+from sidrec.release.buckets import buckets, point_of
 
 SCHEMA_VERSION: Final = 1
-_HASH_RANGE = 2**64
 
 
 class BundleRef(BaseModel):
@@ -122,15 +122,7 @@ def single_arm(revision: int, bundle: Bundle) -> Revision:
 def arm_for(user_id: str, salt: str, arms: Sequence[Arm]) -> Arm:
     """Return the arm that answers this user: the same one for ever under one salt and one set of shares.
 
-    The user falls at a point of [0, 1) that only the salted hash decides; arms take it in order of the document.
+    Only the salted hash of the id decides; `buckets` says which part of its range is whose. The server and everything
+    offline ask here.
     """
-    digest = hashlib.sha256(f"{salt}\0{user_id}".encode()).digest()
-    point = int.from_bytes(digest[:8], "big") / _HASH_RANGE
-    edge = 0.0
-    open_arms = [arm for arm in arms if arm.share > 0]
-    for arm in open_arms:
-        edge += arm.share
-        if point < edge:
-            return arm
-    # Shares sum to 1 only up to rounding, and the division above can round up to 1.
-    return open_arms[-1]
+    return arms[buckets(tuple(arm.share for arm in arms)).arm_at(point_of(user_id, salt))]

@@ -30,7 +30,9 @@ class StudyConfig(BaseModel):
     target: Literal["valid", "test"] = Field("test", description="Rows that are judged; settings are chosen on valid.")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     variants: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="Name -> changes of the recipe's sections; {} is the recipe itself."
+        min_length=1,
+        description="Name -> changes of the recipe's sections; {} is the recipe itself. A `recipe` among them "
+        "is another recipe to change, for the same rows.",
     )
     compare: tuple[tuple[str, str], ...] = Field((), description="Pairs (candidate, reference), paired by rows.")
 
@@ -65,11 +67,12 @@ def variant_recipe(study: StudyConfig, variant: str, seed: int) -> Recipe:
     Raises:
         RecipeError: the variant changes what a recipe does not have.
     """
-    text, _ = load_recipe(study.recipe)
+    changes = dict(study.variants[variant])
+    text, _ = load_recipe(Path(changes.pop("recipe", study.recipe)))
     values = yaml.safe_load(text)
     if study.data is not None:
         values["data"]["events"] = str(study.data)
-    merged = _merged(values, study.variants[variant])
+    merged = _merged(values, changes)
     return parse_recipe(yaml.safe_dump({**merged, "seed": seed}))
 
 

@@ -5,15 +5,18 @@ is above the supervised model's own value, that one stays, and the summary says 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from sidrec import files
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.gates import Limits, Vitals, faults
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import Batch, Batches, LoopConfig, train
 
+ROUNDS = "rounds.json"
 # A round that does not pass its gates is worse than any list.
 REFUSED = -1.0
 
@@ -39,13 +42,16 @@ def align_policy(
         vitals: likewise.
     """
     before, baseline = vitals(), value()
-    rounds: list[dict[str, Any]] = []
+    said = checkpoints.folder / ROUNDS
+    # A round is judged before it is in a checkpoint, so a resumed run may come to the newest one again.
+    rounds = _rounds_before(checkpoints, said, len(data))
 
     def judged() -> float:
         now = vitals()
         refused = faults(now, before, limits)
         found = value()
         rounds.append({"value": round(found, 6), "refused": refused, **now.as_dict()})
+        files.write_json_atomic(said, rounds)
         return REFUSED if refused else found
 
     log = train(policy, data, terms, config, checkpoints, "align_model: GRPO", validate=judged, logs=logs)
@@ -65,3 +71,11 @@ def align_policy(
     if best == REFUSED:
         reason = f"no round passed the gates ({'; '.join(rounds[-1]['refused'])}): the supervised model is kept"
     return {"kept": "supervised", "reason": reason, **summary}
+
+
+def _rounds_before(checkpoints: Checkpoints, said: Path, steps: int) -> list[dict[str, Any]]:
+    """Return what was said of the rounds that a killed run's checkpoint is behind."""
+    saved = checkpoints.load()
+    done = 0 if saved is None else saved[1]["step"] // steps
+    rounds: list[dict[str, Any]] = files.read_json(said)[:done] if done else []
+    return rounds

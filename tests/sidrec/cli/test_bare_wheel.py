@@ -91,6 +91,7 @@ def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
         ("promote", "b-000000000000", "--reason", "x"),
         ("sid", "health", "b-000000000000"),
         ("bench", "codebook"),
+        ("ab", "readout", "plan.yaml"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

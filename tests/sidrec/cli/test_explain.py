@@ -25,6 +25,7 @@ from sidrec.systems.s2gr.model import S2GRModel
 from sidrec.systems.s2gr.rank import TRAINING_ONLY
 from tests.reg4rec_bundle import reg4rec_bundle
 from tests.serving.world import make_bundle
+from tests.sidreasoner_bundle import sidreasoner_bundle
 from tests.sidrec.cli.test_bare_wheel import ROOT, bare
 
 ITEMS, WIDTH, AS_OF = 60, 20, 1_291_161_600
@@ -274,3 +275,20 @@ def test_the_terminal_shows_a_path_step_by_step(tmp_path: Path, capsys: pytest.C
     assert said.count("of the 60 items left") == 2
     assert said.count("were pruned") == 1
     assert "this history: [red]ITEM 20[/]" in said
+
+
+def test_a_rationale_is_explained_as_it_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The third system: items and scores of the recommender, what it wrote before, and each item without that."""
+    folder = sidreasoner_bundle(tmp_path).folder
+    page = tmp_path / "page.html"
+    value = call(capsys, "--history", HISTORY, "--bundle", str(folder), "-k", "4", "--html", str(page))
+    user = value["users"][0]
+    direct = sidreasoner_bundle(tmp_path, mode="direct", name="direct").folder
+
+    assert shown(value) == served(folder, k=4)
+    assert user["rationale"]
+    assert user["history"][0] == "[red]ITEM 20[/]"
+    alone = dict(served(direct, k=60))
+    for item in user["items"]:
+        assert item["direct_log_prob"] == pytest.approx(alone[item["item_id"]], abs=1e-4)
+    assert "without the rationale" in page.read_text(encoding="utf-8")

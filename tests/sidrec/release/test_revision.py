@@ -132,7 +132,7 @@ def test_a_ramp_moves_nobody_back() -> None:
 
 def test_rounding_at_the_end_goes_to_an_arm_with_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A point beyond the last edge (shares sum to 1 up to rounding) falls to the last arm that answers anybody."""
-    monkeypatch.setattr("sidrec.release.revision._HASH_RANGE", 1)
+    monkeypatch.setattr("sidrec.release.buckets._HASH_RANGE", 1)
 
     assert arm_for("u", "s", arms(0.5, 0.5, 0.0)).name == "arm1"
 

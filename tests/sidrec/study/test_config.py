@@ -37,6 +37,19 @@ def test_a_variant_changes_only_what_it_names(tmp_path: Path) -> None:
     assert changed.section("model") == {**plain.section("model"), "thinking": "none"}
 
 
+def test_a_variant_may_be_of_another_recipe(tmp_path: Path) -> None:
+    """With changes of its own; its key is that in a study of that recipe, so finished cells can be shared."""
+    other = write_recipe(tmp_path / "other.yaml", tmp_path / "world", epochs=7)
+    changes = {"model": {"thinking": "none"}}
+    study = study_of(tmp_path, variants={"own": {}, "other": {"recipe": str(other), **changes}})
+    alone = study_of(tmp_path, recipe=other, variants={"other": changes})
+    recipe = variant_recipe(study, "other", 0)
+
+    assert (recipe.section("training")["epochs"], recipe.section("model")["thinking"]) == (7, "none")
+    assert variant_recipe(study, "own", 0).section("training")["epochs"] != 7
+    assert cell_key(recipe, "test", "d") == cell_key(variant_recipe(alone, "other", 0), "test", "d")
+
+
 def test_a_variant_of_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
     study = study_of(tmp_path, variants={"odd": {"model": {"depth": 3}}})
     with pytest.raises(RecipeError, match=r"model\.depth"):

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sidrec.systems.sidreasoner.adapters import adapted
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import SIDReasonerAlignmentConfig, SIDReasonerTrainingConfig
 from sidrec.systems.sidreasoner.points import Point
@@ -86,6 +87,7 @@ def align_backbone(
     folder: Path,
     seed: int,
     threads: int,
+    lora_rank: int = 0,
 ) -> dict[str, Any]:
     """Return what is `kept` and why, and each round's value and vitals; the backbone then has the best round's weights.
 
@@ -93,35 +95,37 @@ def align_backbone(
         sampler: of this backbone, which learns.
         points: at least one.
         value: of the backbone as it is when asked; bigger is better.
+        lora_rank: of the adapters that learn in place of the weights; 0 is none.
     """
     policy = backbone.model
     reference = copy.deepcopy(policy).eval().requires_grad_(False)
     data = RolloutSet(sampler, points, config, seed=seed)
     watched = [points[place] for place in _rng(seed).permutation(len(points))[:GATE_POINTS].tolist()]
-    return align_policy(
-        policy,
-        data,
-        lambda rollout: terms(policy, reference, rollout, sampler, config),
-        LoopConfig(
-            epochs=-(-config.steps // config.validate_every),
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            warmup_share=0.0,
-            gradient_clip=training.gradient_clip,
-            average_decay=0.0,
-            seed=seed,
-            threads=threads,
-            schedule="constant",
-            validate_every=1,
-            patience=config.patience,
-            precision=training.precision,
-        ),
-        Checkpoints(folder / "checkpoints" / "stage_2b", minutes=training.checkpoint_minutes),
-        value=value,
-        vitals=lambda: vitals(policy, reference, watched, sampler, config, seed=seed),
-        limits=config,
-        logs=TrainingLogs(folder / "logs" / "stage_2b"),
-    )
+    with adapted(backbone, lora_rank):
+        return align_policy(
+            policy,
+            data,
+            lambda rollout: terms(policy, reference, rollout, sampler, config),
+            LoopConfig(
+                epochs=-(-config.steps // config.validate_every),
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                warmup_share=0.0,
+                gradient_clip=training.gradient_clip,
+                average_decay=0.0,
+                seed=seed,
+                threads=threads,
+                schedule="constant",
+                validate_every=1,
+                patience=config.patience,
+                precision=training.precision,
+            ),
+            Checkpoints(folder / "checkpoints" / "stage_2b", minutes=training.checkpoint_minutes),
+            value=value,
+            vitals=lambda: vitals(policy, reference, watched, sampler, config, seed=seed),
+            limits=config,
+            logs=TrainingLogs(folder / "logs" / "stage_2b"),
+        )
 
 
 def terms(

@@ -68,11 +68,6 @@ def load(
         UsageError: there is no such backbone here, or what is asked of it is not supported.
         BundleError: it is a checkpoint of another vocabulary, or it cannot speak the tokens.
     """
-    if config.lora_rank:
-        raise UsageError(
-            f"model.lora_rank is {config.lora_rank}, and adapters are not built yet: they need peft",
-            next_step="set model.lora_rank to 0, which trains every weight",
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         source = config.backbone

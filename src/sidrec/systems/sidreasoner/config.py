@@ -55,7 +55,8 @@ class SIDReasonerModelConfig(BaseModel):
     lora_rank: int = Field(
         0,
         ge=0,
-        description="0: every weight is trained [paper]. Else: adapters of this rank, once peft is a dependency.",
+        description="0: every weight is trained [paper]. Else: adapters of this rank and the new words' embeddings, "
+        "merged at the end of each stage. [ours]; a reproduction aligned with LoRA and lost nothing.",
     )
     max_history: int = Field(10, ge=1, description="Newest items of a history that a prompt names. [paper]")
     max_tokens: int = Field(1024, ge=64, description="A longer sample loses its beginning. [paper]")
@@ -186,6 +187,9 @@ class SIDReasonerSearchConfig(BaseModel):
         "think only where direct is not sure. [ours]: think cost quality in an independent reproduction.",
     )
     max_rationale_tokens: int = Field(1024, ge=1, description="A rationale that has not ended by then is cut. [paper]")
+    engine: Literal["own", "vllm"] = Field(
+        "own", description="What writes rationales where a model answers. vllm is installed beside us. [ours]"
+    )
     margin: float = Field(
         0.5, ge=0, description="auto: nats between the best two items of direct below which it is not sure. [ours]"
     )

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from sidrec.errors import UsageError
 
-PACKAGES = ("transformers", "tokenizers", "jinja2")
+PACKAGES = ("transformers", "tokenizers", "jinja2", "peft")
 
 
 def require_packages() -> None:

@@ -7,7 +7,7 @@ Axes: `row` queries, `pos` prompt tokens, `item` of a list, `word` of the whole 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -26,11 +26,20 @@ from sidrec.systems.answers import in_chunks
 from sidrec.systems.base import Query, Ranking, ranking_of
 from sidrec.systems.history import History, history_of
 from sidrec.systems.sidreasoner import tasks
+from sidrec.systems.sidreasoner.adapters import plain_state
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import Mode, SIDReasonerModelConfig, SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
 from sidrec.systems.sidreasoner.writing import likeliest, write
+
+
+class Writer(Protocol):
+    """Another engine that writes rationales; it does not look at a query's time."""
+
+    def write(self, prompts: Sequence[Sequence[int]], *, most: int, stops: Sequence[int]) -> list[list[int]]:
+        """Return the likeliest words behind each prompt: up to the first stop, which is the last word, or `most`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class SIDReasonerRanker:
     search: SIDReasonerSearchConfig
     max_history: int
     max_tokens: int
+    writer: Writer | None = None
 
     @classmethod
     def of(
@@ -84,8 +94,7 @@ class SIDReasonerRanker:
             shape = CausalShape.of(backbone.model.config.to_dict())
         except ValueError as error:
             raise UsageError(f"{error}", next_step="model.backbone: a Qwen3 model, or tiny") from error
-        state = {name: value.detach() for name, value in backbone.model.state_dict().items()}
-        decoder = CausalDecoder(shape, state)
+        decoder = CausalDecoder(shape, plain_state(backbone.model))
         device = decoder.gain.device
         trie = trie.to(device)
         levels = [
@@ -135,9 +144,12 @@ class SIDReasonerRanker:
         """
         opening = f"{THINK}\n"
         texts = [self._think_question(query) + opening for query in queries]
-        tokens, lengths = self._prompts(texts)
         end, stop = self.backbone.token_ids([END_THINK, str(self.backbone.tokenizer.eos_token)])
-        prompt, most = self.decoder.read(tokens, lengths), self.search.max_rationale_tokens
+        most = self.search.max_rationale_tokens
+        if self.writer is not None:
+            written = self.writer.write(self._ids(texts), most=most, stops=(end, stop))
+            return [self._thought(row, end, stop) for row in written]
+        prompt = self.decoder.read(*self._prompts(texts))
         until = min((query.think_until for query in queries if query.think_until is not None), default=None)
         written = write(self.decoder, self.words, prompt, likeliest, most=most, stops=(end, stop), until=until)
         return [self._thought(row, end, stop) for row in written]
@@ -193,9 +205,12 @@ class SIDReasonerRanker:
     def _steps(self, texts: Sequence[str]) -> CausalSteps:
         return CausalSteps(self.decoder, self.decoder.read(*self._prompts(texts)), self.codes)
 
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encode(self.backbone.tokenizer, text)[-self.max_tokens :] for text in texts]
+
     def _prompts(self, texts: Sequence[str]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"]]:
         """Return prompts with padding behind them; a long one loses its beginning, as in training."""
-        ids = [encode(self.backbone.tokenizer, text)[-self.max_tokens :] for text in texts]
+        ids = self._ids(texts)
         device = self.decoder.gain.device
         tokens = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64, device=device)
         for row, own in enumerate(ids):

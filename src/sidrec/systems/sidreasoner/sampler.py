@@ -19,6 +19,7 @@ from sidrec.decoding.nodes import NONE
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.nn.causal import CausalDecoder, CausalShape, CodeTokens, Prompt
 from sidrec.nn.past import Past
+from sidrec.systems.sidreasoner.adapters import plain_state
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.config import SIDReasonerAlignmentConfig
 from sidrec.systems.sidreasoner.encoding import encode
@@ -166,8 +167,8 @@ class _Policy:
     """The weights as they are now, laid out for writing."""
 
     def __init__(self, backbone: Backbone, level_tokens: Sequence[Int[Tensor, " code"]]) -> None:
-        state = {name: value.detach() for name, value in backbone.model.state_dict().items()}
-        self.decoder = CausalDecoder(CausalShape.of(backbone.model.config.to_dict()), state)
+        shape = CausalShape.of(backbone.model.config.to_dict())
+        self.decoder = CausalDecoder(shape, plain_state(backbone.model))
         self.codes = CodeTokens(self.decoder, level_tokens)
         everything = torch.arange(len(self.decoder.embedding), device=self.decoder.gain.device)
         self.words = CodeTokens(self.decoder, [everything]).weights[0]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sidrec.systems.sidreasoner.adapters import adapted
 from sidrec.systems.sidreasoner.backbone import Backbone
 from sidrec.systems.sidreasoner.batches import TokenBatch, TokenBatches
 from sidrec.systems.sidreasoner.config import SIDReasonerActivationConfig, SIDReasonerTrainingConfig
@@ -59,11 +60,13 @@ def fit_stage(
     threads: int,
     validate: Callable[[], float] | None,
     logs: TrainingLogs | None = None,
+    lora_rank: int = 0,
 ) -> list[dict[str, Any]]:
     """Return one log row an epoch; the backbone then holds the best weights of the stage, on the CPU, in eval mode.
 
     Args:
         validate: of the backbone as it then is; bigger is better.
+        lora_rank: of the adapters that learn in place of the weights; 0 is none.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = backbone.model.to(device)
@@ -85,17 +88,18 @@ def fit_stage(
         precision=training.precision,
         accumulate=stage.accumulate,
     )
-    log = train(
-        model,
-        data,
-        lambda batch: {"total": batch_loss(model, batch)},
-        config,
-        checkpoints,
-        f"train_model: {stage.name}",
-        validate=validate,
-        logs=logs,
-        size_of=lambda batch: float(batch.learnt.sum()),
-    )
+    with adapted(backbone, lora_rank):
+        log = train(
+            model,
+            data,
+            lambda batch: {"total": batch_loss(model, batch)},
+            config,
+            checkpoints,
+            f"train_model: {stage.name}",
+            validate=validate,
+            logs=logs,
+            size_of=lambda batch: float(batch.learnt.sum()),
+        )
     model.cpu()
     return log
 

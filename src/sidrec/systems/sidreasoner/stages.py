@@ -65,6 +65,7 @@ class Stages:
             threads=inputs.threads,
             validate=self._validate(backbone, lambda: held_out(mixture), stage.tokens_per_batch),
             logs=TrainingLogs(self.folder / "logs" / stage.name),
+            lora_rank=self.model.lora_rank,
         )
         summary = {"rows": {task: len(own) for task, own in made.items()}, "log": log}
         partial = done.with_name(f".{stage.name}.tmp")

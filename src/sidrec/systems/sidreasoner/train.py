@@ -37,6 +37,7 @@ from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, ranker_of, think_
 from sidrec.systems.sidreasoner.sampler import Sampler
 from sidrec.systems.sidreasoner.sft import Stage
 from sidrec.systems.sidreasoner.stages import Stages
+from sidrec.systems.sidreasoner.vllm_engine import VllmWriter, require_vllm
 from sidrec.systems.sidreasoner.vocab import SidVocab
 from sidrec.systems.validation_rows import EPOCH, rows_value
 
@@ -159,6 +160,7 @@ class SIDReasonerSystem:
             folder=folder,
             seed=inputs.seed,
             threads=inputs.threads,
+            lora_rank=self.model.lora_rank,
         )
         if summary["kept"] == "supervised":
             link_unaligned(model, folder, summary["reason"])
@@ -179,9 +181,16 @@ class SIDReasonerSystem:
 
         Raises:
             BundleError: the model is of another system or format, or of another catalogue.
+            UsageError: `search.engine` is not installed here.
         """
+        if self.search.engine == "vllm":
+            require_vllm()
         _, backbone = open_model(folder, catalog)
-        return self.ranker(backbone, catalog, self.search)
+        ranker = self.ranker(backbone, catalog, self.search)
+        if self.search.engine == "own":
+            return ranker
+        tokens = self.model.max_tokens + self.search.max_rationale_tokens
+        return replace(ranker, writer=VllmWriter(folder / LANGUAGE_MODEL, max_tokens=tokens))
 
     def explaining(self, model: RankingModel) -> ExplainingModel:
         """Return an opened model that keeps its rationales."""

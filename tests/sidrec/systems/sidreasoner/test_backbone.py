@@ -107,11 +107,6 @@ def test_a_missing_backbone_says_what_to_do(backbone: Backbone, tmp_path: Path) 
     assert "model.download" in str(caught.value.next_step)
 
 
-def test_adapters_are_not_left_out_in_silence(backbone: Backbone, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"model\.lora_rank is 8"):
-        load(MODEL.model_copy(update={"lora_rank": 8}), backbone.vocab, ["text"], tmp_path, seed=0)
-
-
 def test_a_token_that_is_several_is_refused(backbone: Backbone) -> None:
     """A tokenizer that lacks a token, and one that eats the first of a row."""
     wider = replace(backbone.vocab, sizes=(8, 8, 9))

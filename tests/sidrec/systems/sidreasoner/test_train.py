@@ -175,12 +175,16 @@ class Killed(BaseException):
     """Stands for kill -9: nothing below the test handles it."""
 
 
-@pytest.mark.parametrize("killed_at", [3, 11])
+@pytest.mark.parametrize(("killed_at", "lora_rank"), [(3, 0), (11, 0), (3, 2), (11, 2)])
 def test_a_killed_fit_ends_with_the_same_bytes(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, lora_rank: int
 ) -> None:
-    """In the first stage and in the second, which begins where the first had ended."""
-    system = system_of(training={"checkpoint_minutes": 1e-9, "rows_per_task": 6}, activation={"epochs": 3})
+    """In the first stage and in the second, which begins where the first had ended; with adapters too."""
+    system = system_of(
+        model={"lora_rank": lora_rank},
+        training={"checkpoint_minutes": 1e-9, "rows_per_task": 6},
+        activation={"epochs": 3},
+    )
     whole = system.fit(inputs_of(world), tmp_path / "whole")
     steps = [len(whole[stage]["log"]) for stage in ("stage_1", "stage_2a")]
     given, plain = [], TokenBatches.batches
