@@ -18,6 +18,7 @@ from components.sign_verdict.component import sign_verdict
 from components.train_codebook.component import train_codebook
 from components.train_model.component import train_model
 from components.validate_events.component import validate_events
+from components.write_corpus.component import write_corpus
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,20 @@ def release(recipe: Any, champion: Any, prepared: Prepared, *, carry_from: Any) 
         carry_from: folder of the live bundle where its model is carried or fine-tuned; "" trains from scratch.
     """
     data, codebook = prepared.data, prepared.codebook
+    corpus = write_corpus(
+        recipe=recipe,
+        champion=carry_from,
+        baskets=data["baskets"],
+        codebook=codebook["codebook"],
+        decision=codebook["decision"],
+    ).outputs["prepared"]
     model = train_model(
         recipe=recipe,
         champion=carry_from,
         baskets=data["baskets"],
         codebook=codebook["codebook"],
         decision=codebook["decision"],
+        prepared=corpus,
         training_set=prepared.features["training_set"],
     ).outputs["model"]
     aligned = align_model(

@@ -13,6 +13,7 @@ from components.embed_items.run import run as embed
 from components.package_bundle.run import run as package
 from components.train_codebook.run import run as codebook
 from components.train_model.run import run as train
+from components.write_corpus.run import run as prepare
 from sidrec.recipe import Recipe, parse_recipe
 from tests.codebook_world import titled_items
 
@@ -70,6 +71,7 @@ def steps(recipe: Recipe, folder: Path, inputs: dict[str, Path]) -> tuple[dict[s
     for name, step, written in [
         ("embed", embed, ("vectors", "embedder")),
         ("codebook", codebook, ("codebook", "decision")),
+        ("prepare", prepare, ("prepared",)),
         ("train", train, ("model",)),
         ("align", align, ("model_aligned",)),
         ("package", package, ("bundle",)),

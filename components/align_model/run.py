@@ -11,7 +11,6 @@ SECTIONS = (
     "kind",
     "codebook",
     "model",
-    "corpus",
     "training",
     "activation",
     "alignment",

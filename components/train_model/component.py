@@ -11,6 +11,7 @@ def train_model(  # type: ignore[no-untyped-def]
     baskets: dsl.Input[dsl.Dataset],
     codebook: dsl.Input[dsl.Model],
     decision: dsl.Input[dsl.Artifact],
+    prepared: dsl.Input[dsl.Artifact],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     logs: dsl.Output[dsl.Artifact],
@@ -20,7 +21,8 @@ def train_model(  # type: ignore[no-untyped-def]
     from components.train_model.run import SECTIONS, run
     from sidrec.steps import execute
 
-    inputs = {"baskets": baskets.path, "codebook": codebook.path, "training_set": training_set.path}
+    inputs = {"baskets": baskets.path, "codebook": codebook.path, "prepared": prepared.path}
+    inputs |= {"training_set": training_set.path}
     if champion:
         inputs |= {"champion": champion, "decision": decision.path}
     outputs = {"model": model.path, "logs": logs.path}

@@ -15,7 +15,6 @@ SECTIONS = (
     "kind",
     "codebook",
     "model",
-    "corpus",
     "training",
     "activation",
     "repeat",

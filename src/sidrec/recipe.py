@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -73,6 +73,9 @@ class MonitoringConfig(BaseModel):
 class _RecipeBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    prepares: ClassVar[bool] = False
+    """Whether its system prepares its fit (`systems.base.Prepares`); said where no torch is needed to read it."""
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     seed: int = 0
     threads: int = Field(2, ge=1, description="Torch threads of training; results are promised equal for one count.")
@@ -99,8 +102,11 @@ class _RecipeBase(BaseModel):
         return day_start(self.as_of)
 
     def section(self, name: str) -> Any:
-        """Return a section, or a top-level value, as plain JSON data (None where this kind has none)."""
-        return self.model_dump(mode="json").get(name)
+        """Return a section, or the value at a dotted path, as plain JSON data (None where this kind has none)."""
+        found: Any = self.model_dump(mode="json")
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
 
 
 class PopularityRecipe(_RecipeBase):
@@ -179,6 +185,8 @@ class Reg4RecRecipe(_RecipeBase):
 
 class SIDReasonerRecipe(_RecipeBase):
     """SIDReasoner (arXiv 2603.23183)."""
+
+    prepares: ClassVar[bool] = True
 
     kind: Literal["sidreasoner"]
     codebook: CodebookConfig
@@ -349,7 +357,8 @@ def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) ->
     """Return what a system may learn from, of a step's inputs: the days before the gate window.
 
     Args:
-        paths: `baskets` and `training_set` (Parquet), `codebook` (a folder).
+        paths: `baskets` and `training_set` (Parquet), `codebook` (a folder); where given, `prepared` (a folder). A
+            step that reads no training rows leaves them out.
     """
     import polars as pl
 
@@ -357,12 +366,14 @@ def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) ->
 
     # Later baskets are the gate's; nothing of them may reach a weight.
     before = pl.col("day") < recipe.gate_start
+    rows = pl.read_parquet(paths["training_set"]).filter(before) if "training_set" in paths else pl.DataFrame()
     return FitInputs(
         baskets=pl.read_parquet(paths["baskets"]).filter(before),
-        training_set=pl.read_parquet(paths["training_set"]).filter(before),
+        training_set=rows,
         catalog=catalog,
         codebook=paths["codebook"],
         fit_end=recipe.gate_start,
         seed=recipe.seed,
         threads=recipe.threads,
+        prepared=paths.get("prepared"),
     )

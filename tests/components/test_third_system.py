@@ -105,8 +105,28 @@ def test_new_items_are_appended_and_every_weight_stays(recipe: Recipe, made: Mad
     catalog = Catalog.read(again["bundle"] / "catalogue.parquet")
 
     assert said["codebook"]["verb"] == "append"
+    assert "carried" in said["prepare"]["skipped"]
     assert (said["train"]["training"], said["train"]["new_items"]) == ("carry", 2)
     assert {"new0", "new1"} <= set(recommender.catalog.item_ids)
     assert answer.known_items == 1
     assert files.sha256_file(again["bundle"] / weights) == files.sha256_file(outputs["bundle"] / weights)
     assert header["fingerprint"] == SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"])).fingerprint
+
+
+def test_a_refresh_within_its_budget_is_fine_tuned_from_the_live_model(
+    recipe: Recipe, made: Made, tmp_path: Path
+) -> None:
+    """The corpus is written again, since it names items by semantic IDs, and the bundle answers by the new ones."""
+    refresh = {"lifecycle": {"verb": "refresh", "churn_budget": 0.5}}
+    again, said = steps(smaller("sidreasoner_debug", SMALL | refresh), tmp_path, with_new_items(made[0], tmp_path))
+    recommender = Recommender.open(again["bundle"])
+    [answer] = recommender.recommend([Request(("new0",), (), k=5)])
+    header = files.read_json(again["model"] / "model.json")
+    catalog = Catalog.read(again["bundle"] / "catalogue.parquet")
+
+    assert (said["codebook"]["verb"], said["train"]["training"]) == ("refresh", "fine_tune")
+    assert said["train"]["from"] == open_bundle(made[0]["bundle"]).bundle_id
+    assert said["prepare"]["texts"]["weave_item"]["requests"] == 6
+    assert header["fingerprint"] == SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"])).fingerprint
+    assert answer.known_items == 1
+    assert len(answer.item_ids) == 5

@@ -28,6 +28,7 @@ STEPS = {
     "materialize-features",
     "embed-items",
     "train-codebook",
+    "write-corpus",
     "train-model",
     "align-model",
     "package-bundle",

@@ -19,6 +19,7 @@ from sidrec import files
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.clock import utc_now_iso
 from sidrec.errors import CheckFailedError, InconclusiveError, UsageError
+from sidrec.packages import require_packages
 from sidrec.process import exclusive
 from sidrec.recipe import Recipe, load_recipe
 from sidrec.steps import RUN_DIR_VARIABLE
@@ -54,6 +55,8 @@ def run(
             f"a run is gated on next_basket_v1, and {recipe} is judged by {parsed.evaluation.protocol}",
             next_step=f"sidrec evaluate --recipe {recipe}, or set evaluation.protocol",
         )
+    # Steps that need them come minutes later.
+    require_packages(parsed)
     live, champion = _champion()
     _check_fault(broken, live)
     if broken == "churn":  # a model that is trained from scratch would lose nothing

@@ -81,7 +81,8 @@ class FitInputs:
     """What a system may learn from: days before `fit_end` only.
 
     `training_set` has one row per user and day of the last `validation_days` of the fit period. `start` is a folder of
-    weights to go on from, of a model over the same codes.
+    weights to go on from, of a model over as many codes. `prepared` is what `Prepares.prepare` wrote; a fit that needs
+    such a thing and is given None makes it.
     """
 
     baskets: pl.DataFrame
@@ -92,6 +93,7 @@ class FitInputs:
     seed: int
     threads: int
     start: Path | None = None
+    prepared: Path | None = None
     validate: "Callable[[RankingModel], float] | None" = None
     """What training may stop early by, bigger being better; it must not see what the model is judged on."""
 
@@ -141,6 +143,19 @@ class System(Protocol):
 
     def probe(self, model: RankingModel, queries: Sequence[Query], targets: Sequence[int]) -> dict[str, Any]:
         """Return what an opened model does on its way to known next items, {} where there is nothing to look at."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A system whose fit needs something that no training setting changes, and that is dear to make twice."""
+
+    def prepare(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/prepared` and return a summary; a killed call goes on from what it left in `folder`.
+
+        Args:
+            inputs: as for a fit, but without training rows.
+        """
         ...
 
 

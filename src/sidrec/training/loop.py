@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -57,6 +58,7 @@ class LoopConfig:
     patience: int = 0  # validations in a row without a better one after which training ends; 0 never ends it
     precision: Precision = "float32"  # of the losses; weights and optimiser are float32
     compile: bool = False  # the losses, on CUDA only
+    accumulate: int = 1  # batches a step; an epoch's last step has what is left, and no step is of two epochs
 
 
 def train(
@@ -70,10 +72,13 @@ def train(
     validate: Callable[[], float] | None = None,
     logs: TrainingLogs | None = None,
     shards: Shards | None = None,
+    size_of: Callable[[Batch], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one log row an epoch; afterwards `module` holds the averaged weights.
 
-    Where there were validations, it holds those that did best, and the last row names their `best_epoch`.
+    Where there were validations, it holds those that did best, and the last row names their `best_epoch`. A step
+    minimises the mean of its batches' totals, each weighed by its batch's size: with totals that are means over as
+    many things, that is the total of all of them as one batch.
 
     Args:
         data: of several ranks, this one's part of every batch, with losses weighed by the whole batch.
@@ -82,13 +87,14 @@ def train(
         validate: called while `module` holds the averaged weights, in eval mode; bigger is better.
         logs: where curves go as the run proceeds.
         shards: the ranks that train together; rank 0 writes, and every rank reads what it wrote.
+        size_of: how many things a batch's losses are means over, the same on every rank; left out, all are as many.
 
     Raises:
         CheckFailedError: ranks do not start or do not end with the same weights.
     """
     logs = logs if shards is None or shards.rank == 0 else None
     with reproducible(config.threads, device_of(module)):
-        run = _Run(module, data, loss_terms, config, checkpoints, validate, logs, shards or Shards())
+        run = _Run(module, data, loss_terms, config, checkpoints, validate, logs, shards or Shards(), size_of)
         try:
             return run.finish(label)
         finally:
@@ -107,7 +113,9 @@ class _Run:
         validate: Callable[[], float] | None,
         logs: TrainingLogs | None,
         shards: Shards,
+        size_of: Callable[[Any], float] | None,
     ) -> None:
+        self.size_of = size_of or (lambda batch: 1.0)
         self.module, self.data, self.config = module, data, config
         self.checkpoints, self.logs, self.shards = checkpoints, logs, shards
         self.device = device_of(module)
@@ -118,7 +126,8 @@ class _Run:
         self.reduction = Reduction(module.parameters(), shards)
         self.validation = Validation(validate, every=config.validate_every, patience=config.patience, shards=shards)
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        self.total = config.epochs * len(data)
+        self.per_epoch = -(-len(data) // config.accumulate)
+        self.total = config.epochs * self.per_epoch
         self.step = 0
         self.log: list[dict[str, Any]] = []
         self.sums: dict[str, float | Tensor] = defaultdict(float)
@@ -134,16 +143,16 @@ class _Run:
     def finish(self, label: str) -> list[dict[str, Any]]:
         self.module.train()
         started = time.monotonic() - self.seconds
-        steps = self._remaining(len(self.data))
+        steps = self._remaining()
         if self.shards.rank == 0:
             if self.step:
                 print(f"{label}: resumed at step {self.step} of {self.total}", file=sys.stderr, flush=True)
             steps = track(steps, label, total=self.total, start=self.step)
-        for batch in steps:
-            self._update(batch)
+        for batches in steps:
+            self._update(batches)
             self.seconds = time.monotonic() - started
-            if self.step % len(self.data) == 0:
-                self._end_epoch(self.step // len(self.data))
+            if self.step % self.per_epoch == 0:
+                self._end_epoch(self.step // self.per_epoch)
                 self.seconds = time.monotonic() - started
                 self.log[-1]["seconds"] = round(self.seconds, 2)
                 if self.validation.spent:
@@ -157,21 +166,23 @@ class _Run:
             self.log[-1]["best_epoch"] = self.validation.best_epoch
         return self.log
 
-    def _remaining(self, per_epoch: int) -> Iterator[Any]:
-        for epoch in range(self.step // per_epoch, self.config.epochs):
-            yield from self.data.batches(epoch, self.step - epoch * per_epoch)
+    def _remaining(self) -> Iterator[list[Any]]:
+        """Yield the batches of each step that is left."""
+        most = self.config.accumulate
+        for epoch in range(self.step // self.per_epoch, self.config.epochs):
+            batches = iter(self.data.batches(epoch, most * (self.step - epoch * self.per_epoch)))
+            while step := list(islice(batches, most)):
+                yield step
 
-    def _update(self, batch: Any) -> None:
+    def _update(self, batches: list[Any]) -> None:
         config = self.config
         rate = config.learning_rate * schedule(
             self.step, total=self.total, warmup_share=config.warmup_share, kind=config.schedule
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with autocast(config.precision, self.device):
-            terms = self.loss_terms(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.reduction.backward(terms)
+        terms = self.reduction.backward(self._weighed(batches))
         nn.utils.clip_grad_norm_(self.module.parameters(), config.gradient_clip)
         self.optimizer.step()
         self.step += 1
@@ -186,8 +197,16 @@ class _Run:
         if self.logs is not None:
             self.logs.step(self.step, terms["total"].detach(), rate)
 
+    def _weighed(self, batches: list[Any]) -> Iterator[tuple[float, dict[str, Float[Tensor, ""]]]]:
+        """Yield each batch's share of the step and its terms, which are made when they are asked for."""
+        sizes = [self.size_of(batch) for batch in batches]
+        for batch, size in zip(batches, sizes, strict=True):
+            with autocast(self.config.precision, self.device):
+                terms = self.loss_terms(batch)
+            yield size / sum(sizes), terms
+
     def _end_epoch(self, epoch: int) -> None:
-        means = {name: float(value) / len(self.data) for name, value in sorted(self.sums.items())}
+        means = {name: float(value) / self.per_epoch for name, value in sorted(self.sums.items())}
         self.sums.clear()
         self.log.append({"epoch": epoch, "seconds": 0.0, **means})
         value = self.validation.look(self.module, self.average, epoch, last=epoch == self.config.epochs)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.sharding import Shards
 
+Terms = dict[str, Float[Tensor, ""]]
+
 
 def shards_from_environment() -> Shards | None:
     """Return the ranks that torchrun started, or None for a process that runs alone.
@@ -59,17 +61,24 @@ class Reduction:
         self.shards = shards
         self._names: list[str] | None = None
 
-    def backward(self, terms: dict[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
-        """Leave the whole batch's gradients on the parameters and return its terms, equal on every rank."""
-        if self.shards.count == 1:
-            terms["total"].backward()  # type: ignore[no-untyped-call]
-            return terms
-        if "total" in terms and terms["total"].requires_grad:
-            terms["total"].backward()  # type: ignore[no-untyped-call]
-        sum_gradients(self.parameters, self.shards)
-        return self._sum_terms(terms)
+    def backward(self, parts: Iterable[tuple[float, Terms]]) -> Terms:
+        """Leave the gradients of a step on the parameters and return its terms, equal on every rank.
 
-    def _sum_terms(self, terms: dict[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+        Args:
+            parts: the step's batches one after the other, each with its share of the step and this rank's terms of it;
+                one graph is in memory at a time, and ranks wait for each other once a step.
+        """
+        step: Terms = {}
+        for share, terms in parts:
+            if self.shards.count == 1 or ("total" in terms and terms["total"].requires_grad):
+                (share * terms["total"]).backward()  # type: ignore[no-untyped-call]
+            step = _added(step, share, terms)
+        if self.shards.count == 1:
+            return step
+        sum_gradients(self.parameters, self.shards)
+        return self._sum_terms(step)
+
+    def _sum_terms(self, terms: Terms) -> Terms:
         device = self.parameters[0].device
         if self._names is None:
             self._names = _all_names(sorted(terms), self.shards, device)
@@ -82,6 +91,16 @@ class Reduction:
         if terms:
             own += torch.stack([terms[name].detach().double() for name in self._names])
         return dict(zip(self._names, self.shards.sum(own), strict=True))
+
+
+def _added(step: Terms, share: float, terms: Terms) -> Terms:
+    """Return a step's terms so far with a batch's share of its own; a batch without terms adds none."""
+    if step and terms and step.keys() != terms.keys():
+        raise UsageError(
+            f"a batch's loss terms are {sorted(terms)}, and those of the step's first {sorted(step)}",
+            next_step="return the same terms for every batch",
+        )
+    return {name: share * value.detach() + step.get(name, 0.0) for name, value in terms.items()} if terms else step
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sidrec import packages
+from sidrec.cli import run
 from sidrec.cli.main import main
 
 
@@ -53,6 +55,23 @@ def test_a_recipe_of_another_protocol_is_sent_to_evaluate(
 
     assert main(["run", "--recipe", recipe, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["next"].startswith(f"sidrec evaluate --recipe {recipe}")
+
+
+def test_a_run_without_its_packages_ends_before_its_first_step(
+    capsys: pytest.CaptureFixture[str], project_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is written, and the extra that has them is named."""
+    monkeypatch.setenv("SIDREC_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "transformers" else object())
+    # A check that is missing must not cost the tests a whole run.
+    monkeypatch.setattr(run, "_run_slot", lambda *_, **__: pytest.fail("the pipeline was started"))
+    recipe = str(project_root / "pipelines" / "recipes" / "sidreasoner_debug.yaml")
+
+    assert main(["run", "--recipe", recipe, "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["message"] == "recipe sidreasoner_debug needs transformers, not installed here"
+    assert said["next"] == "pip install 'sidrec[llm]'"
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["run", "--recip", "x"], ["promote"]])

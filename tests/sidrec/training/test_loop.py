@@ -1,7 +1,7 @@
 """A run validates without noticing, ends when it should, and where it was killed cannot be seen in it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,76 @@ def test_a_bfloat16_run_stays_near_a_float32_one(tmp_path: Path, device: str) ->
     assert half == pytest.approx(full, abs=0.02)
     assert half != pytest.approx(full, abs=1e-5)
     assert {value.dtype for value in modules[1].state_dict().values()} == {torch.float32}
+
+
+class Means:
+    """Sums of four numbers to be learnt by a linear model, in batches of uneven sizes; each epoch has the same ones."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        rows = torch.rand(sum(sizes), 4, generator=torch.Generator().manual_seed(1))
+        self.parts = list(torch.split(rows, sizes))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[torch.Tensor]:
+        yield from self.parts[first:]
+
+
+def fitted(
+    sizes: list[int], folder: Path, size_of: Callable[[torch.Tensor], float] | None = None, **settings: object
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Return the weights of a linear model whose loss is the mean over a batch's rows, and its log."""
+    module = nn.Linear(4, 1)
+    with torch.no_grad():
+        module.weight.copy_(torch.arange(4.0)[None])
+        module.bias.zero_()
+
+    def terms(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"total": (module(rows) - rows.sum(dim=1, keepdim=True)).square().mean()}
+
+    log = train(module, Means(sizes), terms, config(**settings), never(folder), "means", size_of=size_of)
+    return weights(module), without_seconds(log)
+
+
+def test_accumulated_batches_are_one_batch(tmp_path: Path) -> None:
+    """Each step of three uneven batches, weighed by their rows, is the step of all of these rows; so is the log."""
+    whole, log = fitted([12, 12, 5], tmp_path)
+    parts, parts_log = fitted([2, 3, 7, 4, 1, 7, 5], tmp_path, size_of=len, accumulate=3)
+    unweighed, _ = fitted([2, 3, 7, 4, 1, 7, 5], tmp_path, accumulate=3)
+
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    assert [row["total"] for row in parts_log] == pytest.approx([row["total"] for row in log], abs=1e-5)
+    assert not torch.allclose(unweighed, whole, atol=1e-3)
+
+
+def test_batches_of_one_size_need_not_be_weighed(tmp_path: Path) -> None:
+    whole, _ = fitted([8, 8], tmp_path)
+    parts, _ = fitted([4, 4, 4, 4], tmp_path, accumulate=2)
+
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("call", [2, 4, 5, 9])
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_a_run_killed_between_the_batches_of_a_step_resumes_bit_for_bit(
+    tmp_path: Path, call: int, save_every: int
+) -> None:
+    """Epochs of three batches have two steps; the kill is in the second batch of one, or in an epoch's last."""
+
+    def run(folder: Path, killed: int | None = None) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        module = model(dropout=0.5)
+        terms = terms_of(module) if killed is None else killed_at(killed, terms_of(module))
+        log = train(module, Rows(), terms, config(accumulate=2), EveryFew(folder, save_every), "toy")
+        return weights(module), without_seconds(log)
+
+    whole, log = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", call)
+    resumed, resumed_log = run(tmp_path / "killed")
+
+    assert torch.equal(resumed, whole)
+    assert resumed_log == log
 
 
 def test_the_schedule_is_the_configured_one(tmp_path: Path) -> None:

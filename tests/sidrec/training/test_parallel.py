@@ -39,7 +39,7 @@ def terms_or_none(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return terms_of(module)(batch) if len(batch[0]) else {}
 
 
-def run(shards: Shards, folder: Path, *, or_none: bool = False) -> dict[str, Any]:
+def run(shards: Shards, folder: Path, *, or_none: bool = False, accumulate: int = 1) -> dict[str, Any]:
     """Train the toy without dropout; rank 1 says that the first epoch was best, and rank 0 that the fourth was."""
     module = model()
     values = iter([0.1, 0.2, 0.3, 0.4, 0.3, 0.2] if shards.rank == 0 else [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
@@ -47,7 +47,7 @@ def run(shards: Shards, folder: Path, *, or_none: bool = False) -> dict[str, Any
         module,
         Rows(shards.rank, shards.count),
         partial(terms_or_none, module) if or_none else terms_of(module),
-        config(validate_every=1, patience=2),
+        config(validate_every=1, patience=2, accumulate=accumulate),
         never(folder),
         "toy",
         validate=lambda: next(values),
@@ -126,7 +126,7 @@ def first_part_empty(shards: Shards) -> dict[str, float]:
     """Return the terms of a first step whose part is empty on rank 0."""
     parameter = nn.Parameter(torch.ones(1))
     terms = {} if shards.rank == 0 else {"total": 3 * parameter.sum(), "more": torch.tensor(2.0)}
-    return {name: float(value) for name, value in Reduction([parameter], shards).backward(terms).items()}
+    return {name: float(value) for name, value in Reduction([parameter], shards).backward([(1.0, terms)]).items()}
 
 
 def everything(group: dist.ProcessGroup) -> dict[str, Any]:
@@ -135,6 +135,7 @@ def everything(group: dist.ProcessGroup) -> dict[str, Any]:
     return {
         "run": run(shards, folder),
         "or_none": run(shards, folder, or_none=True),
+        "accumulated": run(shards, folder, or_none=True, accumulate=3),
         "resumed": resumed_run(shards, folder),
         "refused": {spoil: refusal(shards, folder, spoil) for spoil in SPOILT},
         "gradients": gradients(shards),
@@ -153,11 +154,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def test_two_ranks_have_the_losses_of_one_process(answers: list[Any], tmp_path: Path) -> None:
     """Every term of every epoch is the same to 1e-5, validations and early stop are rank 0's, weights are equal."""
-    alone = run(Shards(), tmp_path)
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in alone["log"]]
+    one, three = run(Shards(), tmp_path), run(Shards(), tmp_path, accumulate=3)
 
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    for kind in ("run", "or_none"):
+    assert not torch.allclose(one["weights"], three["weights"], atol=1e-3)
+    for kind, alone in (("run", one), ("or_none", one), ("accumulated", three)):
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in alone["log"]]
+        assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
         for answer in answers:
             for row, expected in zip(answer[kind]["log"], rows, strict=True):
                 assert {name: value for name, value in row.items() if name != "seconds"} == pytest.approx(

@@ -88,9 +88,29 @@ def open_backbone(folder: Path, vocab: SidVocab) -> Backbone:
     Raises:
         BundleError: it was trained on other semantic IDs, or is no such folder.
     """
-    if not (folder / HEADER).is_file():
-        raise BundleError(f"no {HEADER} in {folder}: no language model that knows semantic IDs", evidence=folder)
+    _require_header(folder)
     check_fingerprint(folder, vocab)
+    return _opened(folder, vocab)
+
+
+def adopt_backbone(folder: Path, vocab: SidVocab) -> Backbone:
+    """Return what `Backbone.save` wrote over another catalogue, whose items its words are to mean from now on.
+
+    Raises:
+        BundleError: its words are for other numbers of codes, or it is no such folder.
+    """
+    header = _require_header(folder)
+    if tuple(header["sizes"]) != vocab.sizes:
+        raise BundleError(
+            f"the language model has words for {header['sizes']} codes a level, the catalogue needs "
+            f"{list(vocab.sizes)}: it cannot go on from these weights",
+            evidence=folder / HEADER,
+            next_step="sidrec run, which trains from scratch",
+        )
+    return _opened(folder, vocab)
+
+
+def _opened(folder: Path, vocab: SidVocab) -> Backbone:
     try:
         model, tokenizer = _from_pretrained(str(folder), download=False)
     except UsageError as error:
@@ -206,6 +226,21 @@ def _extended(model: Any, tokenizer: PreTrainedTokenizerBase, vocab: SidVocab, *
     return Backbone(model, tokenizer, vocab)
 
 
+def _require_header(folder: Path) -> dict[str, Any]:
+    if not (folder / HEADER).is_file():
+        raise BundleError(f"no {HEADER} in {folder}: no language model that knows semantic IDs", evidence=folder)
+    return _header(folder)
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    header: dict[str, Any] = files.read_json(folder / HEADER)
+    if header.get("format") != FORMAT:
+        raise BundleError(
+            f"{HEADER} is of format {header.get('format')!r}, expected {FORMAT}", evidence=folder / HEADER
+        )
+    return header
+
+
 def check_fingerprint(folder: Path, vocab: SidVocab) -> None:
     """Refuse a language model that learnt other semantic IDs; one that learnt none passes.
 
@@ -215,9 +250,7 @@ def check_fingerprint(folder: Path, vocab: SidVocab) -> None:
     path = folder / HEADER
     if not path.is_file():
         return
-    header: dict[str, Any] = files.read_json(path)
-    if header.get("format") != FORMAT:
-        raise BundleError(f"{HEADER} is of format {header.get('format')!r}, expected {FORMAT}", evidence=path)
+    header = _header(folder)
     if header["fingerprint"] != vocab.fingerprint:
         raise BundleError(
             f"the language model learnt semantic IDs {header['fingerprint'][:12]}… of {header['sizes']} codes a level, "

@@ -100,8 +100,11 @@ class SIDReasonerTrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(10, ge=1, description="[paper]")
-    tokens_per_batch: int = Field(16_384, ge=64, description="Padding counted. [ours]; 1,024 samples a step [paper].")
+    tokens_per_batch: int = Field(16_384, ge=64, description="Padding counted. [ours]")
+    accumulate: int = Field(1, ge=1, description="Batches a step. [ours]; 1,024 samples a step [paper].")
     learning_rate: float = Field(3e-4, gt=0, description="[code]; for smaller batches less, from random weights more.")
+    fine_tune_epochs: int = Field(2, ge=1, description="After a refresh within its budget, from the champion. [ours]")
+    fine_tune_learning_rate: float = Field(1e-4, gt=0, description="[ours]")
     schedule: Schedule = Field("linear", description="[code]")
     warmup_share: float = Field(0.02, ge=0, lt=1, description="[ours]; 20 steps [code].")
     weight_decay: float = Field(0.0, ge=0, description="[code]")
@@ -133,7 +136,8 @@ class SIDReasonerActivationConfig(BaseModel):
 
     enabled: bool = True
     epochs: int = Field(1, ge=1, description="[paper]; 5 [code].")
-    tokens_per_batch: int = Field(16_384, ge=64, description="[ours]; 1,024 samples a step [paper].")
+    tokens_per_batch: int = Field(16_384, ge=64, description="Padding counted. [ours]")
+    accumulate: int = Field(1, ge=1, description="Batches a step. [ours]; 1,024 samples a step [paper].")
     learning_rate: float = Field(1e-5, gt=0, description="[code]")
     schedule: Schedule = Field("linear", description="[code]")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="[ours]; 10 steps [code].")

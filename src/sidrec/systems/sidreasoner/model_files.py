@@ -10,7 +10,7 @@ from sidrec import files
 from sidrec.data.catalog import Catalog
 from sidrec.errors import BundleError
 from sidrec.systems.base import MODEL
-from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, open_backbone
+from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, adopt_backbone, open_backbone
 from sidrec.systems.sidreasoner.config import SIDReasonerModelConfig
 from sidrec.systems.sidreasoner.vocab import SidVocab
 
@@ -24,14 +24,29 @@ def open_model(folder: Path, catalog: Catalog) -> tuple[dict[str, Any], Backbone
     Raises:
         BundleError: the model is of another system or format, or of another catalogue.
     """
+    header = _header(folder)
+    vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
+    return header, open_backbone(folder / LANGUAGE_MODEL, vocab)
+
+
+def adopt_weights(folder: Path, vocab: SidVocab) -> Backbone:
+    """Return the language model of a fitted model, from now on over the catalogue of `vocab`.
+
+    Raises:
+        BundleError: the model is of another system or format, or has words for other numbers of codes.
+    """
+    _header(folder)
+    return adopt_backbone(folder / LANGUAGE_MODEL, vocab)
+
+
+def _header(folder: Path) -> dict[str, Any]:
     header: dict[str, Any] = files.read_json(folder / MODEL)
     if header.get("kind") != KIND or header.get("format") != FORMAT:
         raise BundleError(
             f"expected a {KIND} model of format {FORMAT}, seen {header.get('kind')} of {header.get('format')}",
             evidence=folder / MODEL,
         )
-    vocab = SidVocab(tuple(catalog.item_ids), catalog.codes, tuple(header["sizes"]))
-    return header, open_backbone(folder / LANGUAGE_MODEL, vocab)
+    return header
 
 
 def write_model(

@@ -28,7 +28,7 @@ from sidrec.systems.history import History, history_of
 from sidrec.systems.sidreasoner import tasks
 from sidrec.systems.sidreasoner.adapters import plain_state
 from sidrec.systems.sidreasoner.backbone import Backbone
-from sidrec.systems.sidreasoner.config import Mode, SIDReasonerSearchConfig
+from sidrec.systems.sidreasoner.config import Mode, SIDReasonerModelConfig, SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK
 from sidrec.systems.sidreasoner.writing import likeliest, write
@@ -216,6 +216,16 @@ class SIDReasonerRanker:
         for row, own in enumerate(ids):
             tokens[row, : len(own)] = torch.tensor(own)
         return tokens, torch.tensor([len(own) for own in ids], device=device)
+
+
+def ranker_of(
+    backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig, model: SIDReasonerModelConfig
+) -> SIDReasonerRanker:
+    """Return the ranker of a backbone as it is now, over all items of a catalogue."""
+    trie = PrefixTrie.from_codes(catalog.codes)
+    return SIDReasonerRanker.of(
+        backbone, catalog, trie, search, max_history=model.max_history, max_tokens=model.max_tokens
+    )
 
 
 def think_text(backbone: Backbone, history: History, *, max_items: int) -> str:

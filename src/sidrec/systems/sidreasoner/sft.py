@@ -30,6 +30,7 @@ class Stage:
     name: str
     epochs: int
     tokens_per_batch: int
+    accumulate: int
     learning_rate: float
     schedule: Any
     warmup_share: float
@@ -41,6 +42,7 @@ class Stage:
             name,
             config.epochs,
             config.tokens_per_batch,
+            config.accumulate,
             config.learning_rate,
             config.schedule,
             config.warmup_share,
@@ -84,6 +86,7 @@ def fit_stage(
         validate_every=training.validate_every if validate is not None else 0,
         patience=training.patience,
         precision=training.precision,
+        accumulate=stage.accumulate,
     )
     with adapted(backbone, lora_rank):
         log = train(
@@ -95,6 +98,7 @@ def fit_stage(
             f"train_model: {stage.name}",
             validate=validate,
             logs=logs,
+            size_of=lambda batch: float(batch.learnt.sum()),
         )
     model.cpu()
     return log

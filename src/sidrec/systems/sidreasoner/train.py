@@ -1,25 +1,21 @@
 """SIDReasoner is fitted in stages, each on disk before the next: a corpus, alignment with language, activation."""
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 import torch
 
-from sidrec import files
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
-from sidrec.errors import UsageError
 from sidrec.quantization.config import CodebookConfig
 from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
-from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load, open_backbone
+from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load
 from sidrec.systems.sidreasoner.carry import carry_model
 from sidrec.systems.sidreasoner.config import (
     SIDReasonerActivationConfig,
@@ -30,24 +26,20 @@ from sidrec.systems.sidreasoner.config import (
     SIDReasonerTrainingConfig,
 )
 from sidrec.systems.sidreasoner.corpus import Corpus, build_corpus, teacher_of
-from sidrec.systems.sidreasoner.encoding import Sample
+from sidrec.systems.sidreasoner.corpus_files import read_corpus, write_corpus
 from sidrec.systems.sidreasoner.items import item_facts
-from sidrec.systems.sidreasoner.mixture import Mixture, words_of
-from sidrec.systems.sidreasoner.model_files import open_model, training_log, write_model
+from sidrec.systems.sidreasoner.mixture import words_of
+from sidrec.systems.sidreasoner.model_files import adopt_weights, open_model, training_log, write_model
 from sidrec.systems.sidreasoner.plan import plan
-from sidrec.systems.sidreasoner.points import held_out, points_of
+from sidrec.systems.sidreasoner.points import Point, held_out, points_of
 from sidrec.systems.sidreasoner.probe import probe
-from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, think_text
+from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, ranker_of, think_text
 from sidrec.systems.sidreasoner.sampler import Sampler
-from sidrec.systems.sidreasoner.sft import Stage, fit_stage, mean_loss
+from sidrec.systems.sidreasoner.sft import Stage
+from sidrec.systems.sidreasoner.stages import Stages
 from sidrec.systems.sidreasoner.vllm_engine import VllmWriter, require_vllm
 from sidrec.systems.sidreasoner.vocab import SidVocab
 from sidrec.systems.validation_rows import EPOCH, rows_value
-from sidrec.training.checkpoint import Checkpoints
-from sidrec.training.logs import TrainingLogs
-
-# Stages are selected by the plain answer: it is the one that both of them teach.
-DIRECT = SIDReasonerSearchConfig.model_validate({})
 
 
 @dataclass(frozen=True)
@@ -63,39 +55,43 @@ class SIDReasonerSystem:
     alignment: SIDReasonerAlignmentConfig
     search: SIDReasonerSearchConfig
 
+    def prepare(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
+        """Write `folder/prepared`: the teacher's texts about the users that a fit learns from.
+
+        Replies lie in `folder/replies.jsonl`, and what is there is not asked for again.
+        """
+        vocab = vocab_of(inputs.catalog, inputs.codebook)
+        points, _ = self._points(inputs)
+        corpus = self._corpus(inputs, points, vocab, folder)
+        write_corpus(folder / "prepared", corpus, vocab)
+        return {"points": len(points), **corpus.report}
+
     def fit(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write `folder/model`: `model.json` and the language model in a folder of its own.
 
-        The teacher's replies lie in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the
-        checkpoint of the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best,
-        else those with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
+        With `inputs.start`, words of semantic IDs that moved get their new meaning from those weights on, in
+        `fine_tune_epochs` of stage 1; activation is as ever. A corpus that was not prepared is written here, with the
+        teacher's replies in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the checkpoint of
+        the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best, else those
+        with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
 
         Raises:
-            UsageError: it is to go on from other weights, or its backbone is not here.
+            UsageError: its backbone is not here.
+            BundleError: the weights to start from are of another system, or have words for other numbers of codes.
         """
-        if inputs.start is not None:
-            raise UsageError(
-                "SIDReasoner does not go on from other weights: semantic IDs that moved are words with another meaning",
-                next_step="sidrec run, which trains from scratch, or lifecycle.verb append, which moves none",
-            )
         vocab = vocab_of(inputs.catalog, inputs.codebook)
-        points = points_of(histories_of(inputs.baskets, inputs.catalog))
-        share = 0.0 if inputs.validate is not None else self.training.held_out_share
-        points, kept = held_out(points, share=share, seed=inputs.seed)
-        corpus = build_corpus(
-            teacher_of(self.corpus.teacher, seed=inputs.seed),
-            self.corpus,
-            item_facts(inputs.catalog),
-            inputs.catalog.popularity.tolist(),
-            points,
-            vocab,
-            folder / "replies.jsonl",
-            max_history=self.model.max_history,
-            seed=inputs.seed,
-        )
-        stages = _Stages(self, inputs, folder, vocab)
+        points, kept = self._points(inputs)
+        if inputs.prepared is not None:
+            corpus = read_corpus(inputs.prepared, points, vocab)
+        else:
+            corpus = self._corpus(inputs, points, vocab, folder)
+        stages = Stages(self.model, self.training, inputs, folder, vocab)
+        first_stage = Stage.of("stage_1", self.training)
+        if inputs.start is not None:
+            epochs, rate = self.training.fine_tune_epochs, self.training.fine_tune_learning_rate
+            first_stage = replace(first_stage, epochs=epochs, learning_rate=rate)
         backbone, aligned = stages.run(
-            Stage.of("stage_1", self.training),
+            first_stage,
             start=lambda: self._backbone(inputs, vocab, corpus, folder),
             samples=lambda mixture: mixture.aligning(points, corpus, self.training, seed=inputs.seed),
             held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
@@ -210,83 +206,32 @@ class SIDReasonerSystem:
 
     def ranker(self, backbone: Backbone, catalog: Catalog, search: SIDReasonerSearchConfig) -> SIDReasonerRanker:
         """Return the ranker of a backbone as it is now."""
-        return SIDReasonerRanker.of(
-            backbone,
-            catalog,
-            PrefixTrie.from_codes(catalog.codes),
-            search,
+        return ranker_of(backbone, catalog, search, self.model)
+
+    def _points(self, inputs: FitInputs) -> tuple[list[Point], list[Point]]:
+        """Return the points to learn from and those held out: none where there are rows to validate by."""
+        points = points_of(histories_of(inputs.baskets, inputs.catalog))
+        share = 0.0 if inputs.validate is not None else self.training.held_out_share
+        return held_out(points, share=share, seed=inputs.seed)
+
+    def _corpus(self, inputs: FitInputs, points: Sequence[Point], vocab: SidVocab, folder: Path) -> Corpus:
+        return build_corpus(
+            teacher_of(self.corpus.teacher, seed=inputs.seed),
+            self.corpus,
+            item_facts(inputs.catalog),
+            inputs.catalog.popularity.tolist(),
+            points,
+            vocab,
+            folder / "replies.jsonl",
             max_history=self.model.max_history,
-            max_tokens=self.model.max_tokens,
+            seed=inputs.seed,
         )
 
     def _backbone(self, inputs: FitInputs, vocab: SidVocab, corpus: Corpus, folder: Path) -> Backbone:
+        if inputs.start is not None:
+            return adopt_weights(inputs.start, vocab)
         words = words_of(inputs.catalog.titles, corpus)
         return load(self.model, vocab, words, folder / "stages" / "tiny", seed=inputs.seed)
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """Runs stages one after the other; a finished one lies in `folder/stages` and is not run again."""
-
-    system: SIDReasonerSystem
-    inputs: FitInputs
-    folder: Path
-    vocab: SidVocab
-
-    def run(
-        self,
-        stage: Stage,
-        *,
-        start: Callable[[], Backbone],
-        samples: Callable[[Mixture], dict[str, list[Sample]]],
-        held_out: Callable[[Mixture], list[Sample]],
-    ) -> tuple[Backbone, dict[str, Any]]:
-        """Return the backbone after the stage, and what the stage did."""
-        done = self.folder / "stages" / stage.name
-        if done.is_dir():
-            return open_backbone(done, self.vocab), files.read_json(done / "summary.json")
-        system, inputs = self.system, self.inputs
-        backbone = start()
-        mixture = Mixture(
-            backbone.tokenizer, self.vocab, inputs.catalog.titles, system.model.max_history, system.model.max_tokens
-        )
-        made = samples(mixture)
-        log = fit_stage(
-            backbone,
-            [sample for own in made.values() for sample in own],
-            stage,
-            system.training,
-            Checkpoints(self.folder / "checkpoints" / stage.name, minutes=system.training.checkpoint_minutes),
-            seed=inputs.seed,
-            threads=inputs.threads,
-            validate=self._validate(backbone, lambda: held_out(mixture), stage.tokens_per_batch),
-            logs=TrainingLogs(self.folder / "logs" / stage.name),
-            lora_rank=system.model.lora_rank,
-        )
-        summary = {"rows": {task: len(own) for task, own in made.items()}, "log": log}
-        partial = done.with_name(f".{stage.name}.tmp")
-        shutil.rmtree(partial, ignore_errors=True)
-        backbone.save(partial)
-        files.write_json_atomic(partial / "summary.json", summary)
-        partial.rename(done)
-        return backbone, summary
-
-    def clear(self) -> None:
-        """Remove what only a killed fit needs."""
-        shutil.rmtree(self.folder / "stages", ignore_errors=True)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-
-    def _validate(
-        self, backbone: Backbone, held_out: Callable[[], Sequence[Sample]], tokens_per_batch: int
-    ) -> Callable[[], float] | None:
-        value, catalog = self.inputs.validate, self.inputs.catalog
-        if value is not None:
-            return lambda: value(self.system.ranker(backbone, catalog, DIRECT))
-        rows = held_out()
-        if not rows:
-            return None
-        loss = partial(mean_loss, backbone, rows, tokens_per_batch=tokens_per_batch)
-        return lambda: -loss()
 
 
 def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:

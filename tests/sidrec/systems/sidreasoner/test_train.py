@@ -1,5 +1,6 @@
 """Fitting SIDReasoner: the loss falls, answers follow, and where a fit was killed cannot be seen in its model."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -129,6 +130,28 @@ def test_the_loss_is_that_of_the_whole_model(backbone: Backbone) -> None:
     assert mean_loss(backbone, samples, tokens_per_batch=1) == pytest.approx(np.mean(nats), abs=1e-5)
 
 
+def test_samples_in_many_batches_of_a_step_are_learnt_from_as_one_batch(
+    world: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """A batch each, with one learnt token or with many, or all of them in one: the mean is over all tokens."""
+    catalog = titled(world)
+    mixture = Mixture(backbone.tokenizer, backbone.vocab, catalog.titles, 4, 256)
+    titles = ["Cup", "A small garden lamp for winter and for travel", "Music box"]
+    samples = [mixture._chat(title_of_code(backbone.vocab.name(item), title))() for item, title in enumerate(titles)]
+
+    def losses(tokens: int, accumulate: int) -> list[float]:
+        training = SIDReasonerTrainingConfig(
+            epochs=3, tokens_per_batch=tokens, accumulate=accumulate, learning_rate=1e-3, warmup_share=0.0
+        )
+        stage, own = Stage.of("stage_1", training), replace(backbone, model=copy.deepcopy(backbone.model))
+        checkpoints = Checkpoints(tmp_path / str(tokens), minutes=60)
+        log = fit_stage(own, samples, stage, training, checkpoints, seed=0, threads=1, validate=None)
+        return [row["total"] for row in log]
+
+    assert losses(64, 3) == pytest.approx(losses(4096, 1), abs=1e-3)
+    assert len({int(sample.learnt.sum()) for sample in samples}) == 3
+
+
 def test_every_task_is_learnt_and_counted(world: Any, tmp_path: Path) -> None:
     """Caps hold; the summary says whose texts they were, and the header too."""
     chats = tmp_path / "general.jsonl"
@@ -218,9 +241,64 @@ def test_a_model_of_another_catalogue_is_refused(world: Any, tmp_path: Path) -> 
         system.open(tmp_path / "model", catalog)
 
 
-def test_other_weights_to_start_from_are_refused(world: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not go on from other weights"):
-        system_of().fit(replace(inputs_of(world), start=tmp_path), tmp_path)
+@pytest.fixture(scope="module")
+def live(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fitted model, as a bundle has it."""
+    folder = tmp_path_factory.mktemp("live")
+    system_of(training={"epochs": 1}).fit(inputs_of(world), folder)
+    return folder / "model"
+
+
+def refreshed(world: Any, live: Path) -> FitInputs:
+    """Return what a fit after a refresh is given: the first eight items have changed their semantic IDs."""
+    catalog = titled(world)
+    codes = catalog.codes.copy()
+    codes[:8] = codes[:8][::-1]
+    return replace(inputs_of(world), catalog=replace(catalog, codes=codes), start=live)
+
+
+def test_a_refreshed_codebook_is_fine_tuned_from_the_live_weights(world: Any, live: Path, tmp_path: Path) -> None:
+    """Stage 1 has epochs and a rate of its own, activation is as ever; words mean the new catalogue's items."""
+    inputs = refreshed(world, live)
+    system = system_of(training={"fine_tune_epochs": 3, "epochs": 1, "patience": 9})
+    summary = system.fit(inputs, tmp_path)
+    [ranking] = system.open(tmp_path / "model", inputs.catalog).rank([theme_query(0)], beam_width=20, blocked=NOTHING)
+    log = [json.loads(line) for line in (tmp_path / "model" / "training_log.jsonl").read_text().splitlines()]
+
+    assert [row["stage"] for row in log] == ["stage_1"] * 3 + ["stage_2a"]
+    assert summary["stage_2a"]["rows"] == {"think": 8, "code_to_code": 0}
+    assert len(ranking.items) == 5
+    with pytest.raises(BundleError, match="its words mean other items"):
+        system.open(tmp_path / "model", titled(world))
+
+
+def test_a_fine_tune_begins_where_the_live_model_ended(world: Any, live: Path, tmp_path: Path) -> None:
+    """At next to no rate the weights stay the live ones, and at the rate of a fit they do not."""
+    weights = "language_model/model.safetensors"
+    begun = load_file(live / weights)
+
+    def distance(name: str, rate: float) -> float:
+        training = {"fine_tune_epochs": 1, "fine_tune_learning_rate": rate}
+        system_of(training=training, activation={"enabled": False}).fit(refreshed(world, live), tmp_path / name)
+        ended = load_file(tmp_path / name / "model" / weights)
+        return max(float((ended[key] - value).abs().max()) for key, value in begun.items())
+
+    assert distance("still", 1e-12) < 1e-7
+    assert distance("moved", 3e-3) > 1e-3
+
+
+def test_weights_that_lack_words_for_the_catalogues_codes_are_refused(world: Any, live: Path, tmp_path: Path) -> None:
+    """A disambiguation code that the live catalogue did not have, and a model of another system."""
+    inputs = refreshed(world, live)
+    codes = np.pad(inputs.catalog.codes, ((0, 0), (0, 1)), constant_values=-1)
+    codes[0, 3] = 1
+    with pytest.raises(BundleError, match=r"words for \[8, 8, 8\] codes a level, the catalogue needs \[8, 8, 8, 2\]"):
+        system_of().fit(replace(inputs, catalog=replace(inputs.catalog, codes=codes)), tmp_path / "more")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.json").write_text('{"kind": "s2gr", "format": 1}')
+    with pytest.raises(BundleError, match="expected a sidreasoner model of format 1, seen s2gr"):
+        system_of().fit(replace(inputs, start=other), tmp_path / "kind")
 
 
 def test_a_general_chat_that_is_none_is_named(world: Any, tmp_path: Path) -> None:
@@ -240,3 +318,19 @@ def test_tied_weights_are_written_once(world: Any, tmp_path: Path) -> None:
 
     assert "model.embed_tokens.weight" in names
     assert "lm_head.weight" not in names
+
+
+def test_a_prepared_corpus_leads_to_the_bytes_of_one_written_by_the_fit(world: Any, tmp_path: Path) -> None:
+    """The same users are held out from both; no setting of a stage is part of what was prepared."""
+    system = system_of()
+    said = system.prepare(inputs_of(world), tmp_path / "a")
+    system_of(training={"learning_rate": 1e-4, "epochs": 1}).prepare(inputs_of(world), tmp_path / "b")
+    prepared = replace(inputs_of(world), prepared=tmp_path / "a" / "prepared")
+    summary = system.fit(prepared, tmp_path / "prepared")
+    alone = system.fit(inputs_of(world), tmp_path / "alone")
+
+    assert said["points"] == summary["points"] == alone["points"]
+    assert summary["corpus"] == {"teacher": "template-1-0", "texts": {"item": 6, "rationale": 8, "story": 8}}
+    assert not (tmp_path / "prepared" / "replies.jsonl").exists()
+    assert digests(tmp_path / "a" / "prepared") == digests(tmp_path / "b" / "prepared")
+    assert digests(tmp_path / "prepared" / "model") == digests(tmp_path / "alone" / "model")
