@@ -52,7 +52,8 @@ def decide(plan: Plan, primary: Effect, guardrails: Sequence[GuardrailResult], *
     undecided = [one for one in guardrails if one.result == "inconclusive"]
     won = gain is not None and gain[0] > 0
     if won and not undecided and days >= plan.min_days:
-        rails = f" and all {len(guardrails)} guardrails pass" if guardrails else ""
+        passed = "the guardrail passes" if len(guardrails) == 1 else f"all {len(guardrails)} guardrails pass"
+        rails = f" and {passed}" if guardrails else ""
         return Decision(verdict="ship", until=None, sentence=f"Ship: {_seen(primary)}; it is surely better{rails}.")
     if primary.users >= plan.max_users and not (won and not undecided):
         why = undecided[0].sentence if won else f"{_seen(primary)} does not leave zero out."

@@ -26,7 +26,7 @@ def rail(treatment: float, users: int = 1_000_000) -> GuardrailResult:
 @pytest.mark.parametrize(
     ("primary", "rails", "days", "verdict", "words"),
     [
-        (seen(1.05), [rail(1.0)], 14, "ship", "surely better and all 1 guardrails pass"),
+        (seen(1.05), [rail(1.0)], 14, "ship", "surely better and the guardrail passes"),
         (seen(1.05), [], 14, "ship", "surely better."),
         (seen(0.95, metric=UP.model_copy(update={"better": "down"})), [], 14, "ship", "surely better"),
         (seen(0.95), [], 14, "don't", "purchases -5.00% [-5.59%, -4.41%]; it is worse ("),
