@@ -59,6 +59,14 @@ def test_hash_ignores_comments_and_sees_values() -> None:
     assert same != recipe_hash(parse_recipe(TEXT.replace("seed: 0", "seed: 1")))
 
 
+def test_a_value_is_found_by_its_path_in_recipes_that_have_it() -> None:
+    """What a step's key is made of: of another kind's setting nothing, so that it changes no key."""
+    recipe = parse_recipe(TEXT)
+
+    assert recipe.section("decoding.beam_width") == recipe.section("decoding")["beam_width"] == 50
+    assert [recipe.section(name) for name in ("corpus", "corpus.items", "seed.more", "name.x.y")] == [None] * 4
+
+
 def test_training_set_must_cover_the_validation_days() -> None:
     """The repeat path is learnt on the training set, so it must reach back as far as the validation days."""
     text = TEXT.replace("history_cap: 200", "history_cap: 200\n  training_set_days: 7")

@@ -279,7 +279,7 @@ def activated(backbone: Backbone, catalog: Catalog, points: list[Point], folder:
         Rationale(point, int(item), "a thought") for row in items for point, item in zip(points, row, strict=True)
     ]
     samples = mixture.activating(Corpus([], rationales, [], {}), direct_share=0, seed=0)["think"]
-    stage = Stage("stage_2a", 12, 4096, 3e-3, "constant", 0.0)
+    stage = Stage("stage_2a", 12, 4096, accumulate=1, learning_rate=3e-3, schedule="constant", warmup_share=0.0)
     checkpoints = Checkpoints(folder, minutes=60)
     fit_stage(learning, samples, stage, TRAINING, checkpoints, seed=0, threads=1, validate=None)
     return learning
