@@ -77,7 +77,7 @@ def point_to(repository: Path, revision: int, *, kind: str = "KIND_CPU", instanc
         instances: Python processes that answer, each with one thread; None leaves as many as there are.
     """
     config = repository / contract.MODEL_NAME / "config.pbtxt"
-    count = _instances(config) if instances is None else instances
+    count = wanted_instances(repository) if instances is None else instances
     write_text_atomic(config, contract.config_pbtxt([revision], kind=kind, instances=count))
 
 
@@ -92,7 +92,9 @@ def pointed_to(repository: Path) -> int | None:
     return int(found.group(1))
 
 
-def _instances(config: Path) -> int:
+def wanted_instances(repository: Path) -> int:
+    """Return how many Python processes the config asks for, 1 before the first config."""
+    config = repository / contract.MODEL_NAME / "config.pbtxt"
     found = re.search(r"count: (\d+)", config.read_text(encoding="utf-8")) if config.exists() else None
     return 1 if found is None else int(found.group(1))
 

@@ -20,6 +20,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from serving import child
+from serving.triton.repository import wanted_instances
 from sidrec import contract
 from sidrec.client import UnavailableError
 from sidrec.errors import ServingError, UsageError
@@ -117,16 +118,18 @@ class TritonServer:
         return self.process is not None and self.process.poll() is None
 
     def lost_a_stub(self) -> bool:
-        """Return whether one of its Python stubs ended without being asked to; the server never starts another.
+        """Return whether fewer Python stubs live than the config asks for; the server never starts another.
 
-        Its remains say so: a stub that is unloaded is waited for, one that died stays as a zombie. With several
-        stubs this is the only sign, because the others go on answering.
+        Its remains say so: one that died stays as a zombie. With several stubs this is the only sign, because the
+        others go on answering. A stub that is unloaded, or that refused its revision, is waited for, which a busy
+        machine may be slow at; as many others as there should be live beside it then.
         """
         zombies = self._zombies()
         if not zombies:
             return False
         time.sleep(_REAPED_S)
-        return bool(zombies & self._zombies())
+        alive = len(self.stubs() - self._zombies())
+        return bool(zombies & self._zombies()) and alive < wanted_instances(self.repository)
 
     def stubs(self) -> set[int]:
         """Return the process ids of its Python stubs, dead ones that it never waited for included."""
