@@ -157,22 +157,33 @@ def _load(root: Path, revision: Revision, url: str, admin_key: str) -> int:
     going back works while the revision before keeps dying.
     """
     deadline = time.monotonic() + _HEAL_S
+    restarts = _restarts(url)
     while True:
-        while _health(url) == "healing" and time.monotonic() < deadline:
+        while _health(url) == "healing" and _restarts(url) <= restarts + 1 and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
             load(url, admin_key, timeout_s=_LOAD_S)
             return _golden(root, revision, url)
         except UnavailableError:
-            if time.monotonic() > deadline:
+            # The first restart is of what died; one more, and it does not start with what the config says now.
+            if time.monotonic() > deadline or _restarts(url) > restarts + 1:
                 raise
             time.sleep(0.5)
 
 
 def _health(url: str) -> str | None:
+    found = _server(url)
+    return None if found is None else str(found["health"])
+
+
+def _restarts(url: str) -> int:
+    found = _server(url)
+    return 0 if found is None else int(found["restarts"])
+
+
+def _server(url: str) -> dict[str, Any] | None:
     state = read_state()
-    found = [] if state is None else [server for server in servers_of(state) if server["grpc"] == url]
-    return found[0]["health"] if found else None
+    return None if state is None else next((own for own in servers_of(state) if own["grpc"] == url), None)
 
 
 def _golden(root: Path, revision: Revision, url: str) -> int:

@@ -61,7 +61,22 @@ class TritonPythonModel:
         )
         self._metrics = Metrics(str(revision.revision), args["model_instance_name"], self._exposures)
         self._metrics.show_threads(torch.get_num_threads())
+        self._check_batch()
         log.info("event=loaded revision=%d bundles=%s", revision.revision, ",".join(revision.bundle_ids))
+
+    def _check_batch(self) -> None:
+        """Refuse code that does not answer each request of a batch.
+
+        Triton's warm-up would find it as well, and a warm-up that fails may take a busy server along.
+
+        Raises:
+            ServingError: responses are too few, or errors.
+        """
+        asked = [_warm_up_request() for _ in range(2)]
+        responses = self.execute(asked)
+        failed = sum(response.has_error() for response in responses)
+        if len(responses) != len(asked) or failed:
+            raise ServingError(f"{len(asked)} requests got {len(responses)} responses, {failed} of them errors")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Return one response a request, in order."""
@@ -103,6 +118,19 @@ class TritonPythonModel:
         except Exception:
             # The boundary: Triton prints nothing of what is raised here.
             log.exception("event=not_closed exposures=%d", self._exposures.stats().buffered)
+
+
+def _warm_up_request() -> Any:
+    arrays = {
+        contract.HISTORY: np.array([[b"warm-up"]], dtype=np.object_),
+        contract.K: np.array([[contract.DEFAULT_K]], dtype=np.int32),
+        contract.CONTEXT: np.array([[contract.WARMUP_CONTEXT]], dtype=np.object_),
+    }
+    return pb_utils.InferenceRequest(
+        model_name=contract.MODEL_NAME,
+        requested_output_names=[spec.name for spec in contract.OUTPUTS],
+        inputs=[pb_utils.Tensor(spec.name, array) for spec, array in arrays.items()],
+    )
 
 
 def _reader(request: Any) -> Any:

@@ -199,3 +199,26 @@ def test_going_back_works_while_the_revision_keeps_dying(served: Standing, tmp_p
 
     assert {one.answer.model_version for one in load.answers[gone_back[0] + 4 :]} == {str(desired())}
     assert load.failures[gone_back[1] + 4 :] == []
+
+
+def test_a_revision_that_takes_the_server_along_is_left_at_once(served: Standing, tmp_path: Path) -> None:
+    """The server dies of every load: the deployment goes back once it has not started again, and old answers return."""
+    with Load(served.server.server.url) as load:
+        load.wait_answers(20)
+        before, serving = served.server.restarts, repository.pointed_to(home.triton_repository_dir())
+        code("        logging.basicConfig(", "        os.kill(os.getppid(), 9)\n        logging.basicConfig(")(
+            served.sound, tmp_path
+        )
+        began = time.monotonic()
+        with pytest.raises(ServingError, match=f"revision {serving} serves on"):
+            deploy()
+        seconds = time.monotonic() - began
+        load.wait_answers(100)
+        settle(served.server)
+        gone_back = len(load.answers), len(load.failures)
+        load.wait_answers(50)
+
+    assert served.server.restarts >= before + 2
+    assert seconds < CEILING_S
+    assert {one.answer.model_version for one in load.answers[gone_back[0] :]} == {str(serving)}
+    assert load.failures[gone_back[1] :] == []

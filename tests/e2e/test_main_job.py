@@ -124,7 +124,7 @@ def served(house: House, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_run_reports_every_step(run: dict[str, Any]) -> None:
     """A run ends with its steps, the verdict's sentence and the bundle's id."""
     assert next(step["step"] for step in run["steps"]) == "validate_events"
-    assert len(run["steps"]) == 12
+    assert len(run["steps"]) == 13
     assert run["result"] == "ok"
     assert run["bundle_id"].startswith("b-")
     assert run["sentence"]
