@@ -28,6 +28,8 @@ from sidrec.errors import ServingError, UsageError
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
 _REAPED_S = 0.2
+# Below those that Linux gives to outgoing connections: one could take a port between its choice and its use.
+_PORTS = range(20_000, 32_768)
 _SHM = Path("/dev/shm")  # noqa: S108 - where Triton puts its regions
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -45,10 +47,16 @@ def triton_home() -> Path:
 
 
 def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free now and that no outgoing connection will take.
+
+    Raises:
+        ServingError: of a hundred tried, none is free.
+    """
+    for port in secrets.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServingError(f"no free port found in {_PORTS}", next_step="end what listens there, or name the ports")
 
 
 def check_port(host: str, port: int, option: str) -> None:
