@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,17 @@ def clear_state() -> None:
 
 
 def write_admin_key(key: str) -> None:
-    """Store the key of the server's model control for `deploy`, readable by this account alone."""
+    """Store the key of the server's model control for `deploy`, readable by this account alone.
+
+    Servers that start at the same time share a key, and either may be the last to write it.
+    """
     path = home.serving_dir() / ADMIN_KEY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    # Of mode 0600 from the start.
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(descriptor, "w") as file:
         file.write(key)
+    Path(partial).replace(path)
 
 
 def read_admin_key() -> str:
