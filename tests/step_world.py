@@ -15,6 +15,7 @@ from components.train_codebook.run import run as codebook
 from components.train_model.run import run as train
 from components.write_corpus.run import run as prepare
 from sidrec.recipe import Recipe, parse_recipe
+from sidrec.recommender import Answer, Recommender, Request
 from tests.codebook_world import titled_items
 
 ROOT = Path(__file__).parents[1]
@@ -94,3 +95,23 @@ def with_new_items(outputs: dict[str, Path], folder: Path) -> dict[str, Path]:
     bundle = outputs["bundle"]
     live = {"champion": bundle, "carry_from": bundle, "frozen": bundle / "embedder"}
     return {name: outputs[name] for name in ("baskets", "training_set")} | live | {"items": folder / "items"}
+
+
+def checked_answers(recommender: Recommender, recipe: Recipe) -> list[Answer]:
+    """Ask for a known history, one that is half known and none, and return the answers, each as it must be."""
+    now = recipe.as_of_time
+    answers = recommender.recommend(
+        [
+            Request(("i001", "i002"), (now - 9 * DAY, now - 2 * DAY), k=5, exclude_seen=True),
+            Request(("i003", "unheard-of"), (), k=7),
+            Request((), (), k=3),
+        ]
+    )
+
+    assert [answer.source for answer in answers] == ["model", "model", "cold"]
+    assert [len(set(answer.item_ids)) for answer in answers] == [5, 7, 3]
+    assert not {"i001", "i002"} & set(answers[0].item_ids)
+    for answer in answers:
+        expected = [list(recommender.catalog.encode(item)) for item in answer.item_ids]
+        assert answer.semantic_ids.tolist() == expected
+    return answers

@@ -8,7 +8,7 @@ import pytest
 from sidrec import files
 from sidrec.recipe import Recipe
 from sidrec.recommender import Recommender, Request
-from tests.step_world import DAY, smaller, steps, with_new_items, write_inputs
+from tests.step_world import checked_answers, smaller, steps, with_new_items, write_inputs
 
 SMALL: dict[str, dict[str, Any]] = {
     "codebook": {"num_levels": 3, "codebook_size": 8, "code_dim": 4, "hidden_dims": [8], "batch_size": 32},
@@ -39,24 +39,12 @@ def test_the_bundle_answers_with_slots_as_semantic_ids(
     """The recommender that serves opens it; codes are the slots of the catalogue, none of them missing."""
     outputs, said = made
     recommender = Recommender.open(outputs["bundle"])
-    now = recipe.as_of_time
-    answers = recommender.recommend(
-        [
-            Request(("i001", "i002"), (now - 9 * DAY, now - 2 * DAY), k=5, exclude_seen=True),
-            Request(("i003", "unheard-of"), (), k=7),
-            Request((), (), k=3),
-        ]
-    )
+    answers = checked_answers(recommender, recipe)
 
     assert recommender.kind == "reg4rec"
-    assert [answer.source for answer in answers] == ["model", "model", "cold"]
-    assert [len(set(answer.item_ids)) for answer in answers] == [5, 7, 3]
-    assert not {"i001", "i002"} & set(answers[0].item_ids)
     for answer in answers:
         assert answer.semantic_ids.shape == (len(answer.item_ids), 3)
         assert (answer.semantic_ids >= 0).all()
-        expected = [list(recommender.catalog.encode(item)) for item in answer.item_ids]
-        assert answer.semantic_ids.tolist() == expected
     assert said["codebook"]["codes"] == 3
 
 
