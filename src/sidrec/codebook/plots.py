@@ -55,7 +55,7 @@ def usage_map(codes: NDArray[np.int32], size: int, word: str) -> "Figure":
     figure.update_layout(coloraxis=axis, plot_bgcolor="#e4e9ee")
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, autorange="reversed")
-    return _dressed(figure, 60 + 290 * rows)
+    return dressed(figure, 60 + 290 * rows)
 
 
 def bucket_curves(codes: NDArray[np.int32], size: int, traffic: NDArray[np.float64], word: str) -> "Figure":
@@ -83,7 +83,7 @@ def bucket_curves(codes: NDArray[np.int32], size: int, traffic: NDArray[np.float
             )
     figure.update_yaxes(type="log", dtick=1, tickformat="~%")
     figure.update_xaxes(title="rank of the code")
-    figure = _dressed(figure, 360)
+    figure = dressed(figure, 360)
     return figure.update_layout(legend={"y": -0.22, "yanchor": "top", "x": 0.5, "xanchor": "center"})
 
 
@@ -130,7 +130,7 @@ def title_tree(catalog: Catalog, traffic: NDArray[np.float64]) -> "Figure":
             root={"color": "#ffffff"},
         )
     )
-    figure = _dressed(figure, _HEIGHT)
+    figure = dressed(figure, _HEIGHT)
     return figure.update_layout(
         margin={"l": 4, "r": 4, "t": 8, "b": 8}, uniformtext={"minsize": 9, "mode": "hide"}, font={"size": 11}
     )
@@ -152,7 +152,7 @@ def residuals(figures: Mapping[str, Any]) -> "Figure":
     figure.update_layout(barmode="overlay", bargap=0.02, showlegend=True)
     figure.update_xaxes(title="share of the squared length left over")
     figure.update_yaxes(title="share of the items", tickformat=".0%")
-    return _dressed(figure, 360)
+    return dressed(figure, 360)
 
 
 def kept_bars(depths: Sequence[str], items: Sequence[float], traffic: Sequence[float]) -> "Figure":
@@ -167,7 +167,7 @@ def kept_bars(depths: Sequence[str], items: Sequence[float], traffic: Sequence[f
         ]
     )
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
-    return _dressed(figure, 340)
+    return dressed(figure, 340)
 
 
 def information_map(matrix: Sequence[Sequence[float]]) -> "Figure":
@@ -179,7 +179,7 @@ def information_map(matrix: Sequence[Sequence[float]]) -> "Figure":
     figure = Figure(Heatmap(z=matrix, x=names, y=names, texttemplate="%{z:.2f}", hoverinfo="none", **shape))
     figure.update_yaxes(autorange="reversed", scaleanchor="x", constrain="domain")
     figure.update_xaxes(constrain="domain")
-    return _dressed(figure, 420)
+    return dressed(figure, 420)
 
 
 def load_bars(shares: Sequence[float]) -> "Figure":
@@ -190,7 +190,7 @@ def load_bars(shares: Sequence[float]) -> "Figure":
     figure = Figure(Bar(x=names, y=list(shares), marker_color=MAIN, texttemplate="%{y:.1%}", hoverinfo="none"))
     figure.add_hline(1 / max(1, len(shares)), line={"color": OTHER, "dash": "dash"})
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    return _dressed(figure, 320)
+    return dressed(figure, 320)
 
 
 def _largest(codes: NDArray[np.int32], weights: NDArray[np.int64], count: int) -> Sequence[int]:
@@ -215,12 +215,13 @@ def _fitting(titles: Sequence[str], share: float) -> str:
     return "".join(f"<br>{html.escape(title)}" for title in cut)
 
 
-def _dressed(figure: "Figure", height: int) -> "Figure":
+def dressed(figure: "Figure", height: int, *, right: int = 20) -> "Figure":
+    """Return a plot in the look of all pages; `height` and the margin to its right are pixels."""
     figure.update_layout(
         height=height,
         template="plotly_white",
         font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        margin={"l": 60, "r": right, "t": 50, "b": 50},
         legend={"orientation": "h", "y": 1.14},
     )
     return figure

@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidrec.codebook.plots import INK, MAIN, OTHER
+from sidrec.codebook.plots import INK, MAIN, OTHER, dressed
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -47,7 +47,7 @@ def intervals(lines: Sequence[Line], marks: Mapping[str, float], *, percent: boo
         figure.add_vline(at, line={"color": colour, "width": 1, "dash": dash}, annotation_text=html.escape(name))
     figure.update_xaxes(tickformat=".1%" if percent else None, zeroline=False)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _dressed(figure, _FRAME + _ROW * len(lines))
+    return dressed(figure, _FRAME + _ROW * len(lines), right=30)
 
 
 def code_bars(codes: Sequence[Mapping[str, Any]]) -> "Figure":
@@ -63,19 +63,8 @@ def code_bars(codes: Sequence[Mapping[str, Any]]) -> "Figure":
         figure.add_trace(Bar(x=names, y=heights, name=html.escape(row["arm"]), **bar))
     figure.update_layout(barmode="group")
     figure.update_yaxes(rangemode="tozero")
-    return _dressed(figure, 360)
+    return dressed(figure, 360, right=30)
 
 
 def _traffic(name: str) -> str:
     return {"bought": "taken"}.get(name, name)
-
-
-def _dressed(figure: "Figure", height: int) -> "Figure":
-    figure.update_layout(
-        height=height,
-        template="plotly_white",
-        font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
-        margin={"l": 60, "r": 30, "t": 50, "b": 50},
-        legend={"orientation": "h", "y": 1.14},
-    )
-    return figure
