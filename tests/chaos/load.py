@@ -36,7 +36,7 @@ class Load:
         timeout_s: float = 20.0,
     ) -> None:
         self.answers: list[Answered] = []
-        self.failures: list[tuple[float, str]] = []
+        self.failures: list[tuple[float, SidrecError]] = []
         self._url = url
         self._ask = ask
         self._options = {"retries": retries, "timeout_s": timeout_s}
@@ -57,7 +57,7 @@ class Load:
                 try:
                     answer = client.recommend(**request)
                 except SidrecError as error:
-                    self.failures.append((time.monotonic(), error.message))
+                    self.failures.append((time.monotonic(), error))
                     time.sleep(0.05)
                 else:
                     now = time.monotonic()

@@ -3,7 +3,8 @@
 UsageError           INVALID_ARGUMENT                       mend the request
 ServingError         anything else                          the server's log says why
 ├── DeadlineError    DEADLINE_EXCEEDED                      another server, or more time
-├── UnavailableError UNAVAILABLE, NOT_FOUND, a dead stub    another server, or the same one a moment later
+├── UnavailableError UNAVAILABLE, NOT_FOUND, CANCELLED,     another server, or the same one a moment later
+│                    a dead stub
 ├── OverloadError    RESOURCE_EXHAUSTED, a full queue       another server, or later; at once makes it worse
 ├── AccessError      UNAUTHENTICATED, PERMISSION_DENIED     credentials
 └── ContractError    an answer that breaks the contract     versions of client and server
@@ -15,6 +16,8 @@ from sidrec.errors import ServingError, UsageError
 
 # What Triton says while its Python stub is gone; it never starts another one.
 _DEAD_STUB = "is not healthy"
+# CANCELLED is the server's: a draining one takes calls in that it never begins. A caller who cancels sees no status.
+_AWAY = ("UNAVAILABLE", "NOT_FOUND", "CANCELLED")
 _FULL_QUEUE = ("maximum queue size", "Request timeout expired")
 
 
@@ -66,6 +69,6 @@ def refusal(error: InferenceServerException, url: str, *, pinned: bool = False) 
         case "NOT_FOUND" if pinned:
             return ServingError(said, next_step="leave the model version out, or ask sidrec status which one is live")
     step = "sidrec status shows whether a server runs; sidrec serve starts one"
-    if status in ("UNAVAILABLE", "NOT_FOUND") or (status == "INTERNAL" and _DEAD_STUB in text):
+    if status in _AWAY or (status == "INTERNAL" and _DEAD_STUB in text):
         return UnavailableError(said, next_step=step)
     return ServingError(said, next_step=step)

@@ -72,6 +72,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
         (GONE, UnavailableError, 3),
         (DEAD_STUB, UnavailableError, 3),
         (failing(Code.NOT_FOUND, "Request for unknown model"), UnavailableError, 3),
+        (failing(Code.CANCELLED, "CANCELLED"), UnavailableError, 3),
     ],
 )
 def test_each_status_is_one_error_and_asked_again_only_where_that_helps(
@@ -87,7 +88,7 @@ def test_each_status_is_one_error_and_asked_again_only_where_that_helps(
     assert isinstance(doing, str) or doing[1] in caught.value.message
 
 
-@pytest.mark.parametrize("doing", [GONE, DEAD_STUB, FULL_QUEUE, failing(Code.NOT_FOUND), HANG])
+@pytest.mark.parametrize("doing", [GONE, DEAD_STUB, FULL_QUEUE, failing(Code.NOT_FOUND), failing(Code.CANCELLED), HANG])
 def test_another_server_answers_in_its_place(ask: Ask, doing: Any) -> None:
     """Gone, draining, without a stub, full, silent: the second one's answer comes within the same call."""
     first, second = WireServer("a", always=doing), WireServer("b")
