@@ -16,6 +16,7 @@ from sidrec import files
 from sidrec.errors import UsageError
 from sidrec.quantization.sharding import Shards
 from sidrec.training.device import device_of, random_states, set_random_states
+from sidrec.training.fully_sharded import split_as, split_like, whole
 
 STATE = "state.json"
 TENSORS = "tensors.safetensors"
@@ -80,12 +81,15 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def training_tensors(
     module: nn.Module, average: dict[str, Tensor], optimizer: optim.Optimizer, shards: Shards | None = None
 ) -> dict[str, Tensor]:
-    """Return everything a step changes, torch's random state of every rank included; every rank calls it."""
+    """Return everything a step changes, in one piece, torch's random state of every rank included.
+
+    Every rank calls it.
+    """
     shards, device = shards or Shards(), device_of(module)
-    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.items()}
+    tensors = {f"module.{name}": whole(value) for name, value in module.state_dict().items()}
+    tensors |= {f"average.{name}": whole(value) for name, value in average.items()}
     for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        tensors |= {f"optimizer.{index}.{name}": whole(value) for name, value in values.items()}
     return tensors | {name: shards.gather(state.to(device)[None]) for name, state in random_states(device).items()}
 
 
@@ -109,13 +113,14 @@ def restore_training(
             f"the checkpoint is of {len(states['rng'])} ranks, and this run has {shards.count}",
             next_step="go on with as many ranks, or remove the checkpoint to start afresh",
         )
-    module.load_state_dict(under("module.", tensors))
-    for name, value in under("average.", tensors).items():
+    module.load_state_dict(split_like(module.state_dict(), under("module.", tensors)))
+    for name, value in split_like(average, under("average.", tensors)).items():
         average[name].copy_(value)
+    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimizer.", tensors).items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = value
+        state.setdefault(int(index), {})[field] = split_as(learnt[int(index)], value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     set_random_states({name: rows[shards.rank] for name, rows in states.items()}, device_of(module))
 

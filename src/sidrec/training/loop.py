@@ -20,6 +20,7 @@ from sidrec.progress import track
 from sidrec.quantization.sharding import Shards
 from sidrec.training.checkpoint import Checkpoints, restore_training, training_tensors, under
 from sidrec.training.device import LossTerms, Precision, autocast, compiled, device_of, reproducible
+from sidrec.training.fully_sharded import split_like, whole
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.optim import Schedule, adamw, schedule
 from sidrec.training.parallel import Reduction, check_steps, check_weights
@@ -224,7 +225,7 @@ class _Run:
 
     def _save(self) -> None:
         tensors = training_tensors(self.module, self.average, self.optimizer, self.shards)
-        tensors |= {f"best.{name}": value for name, value in self.validation.best.items()}
+        tensors |= {f"best.{name}": whole(value) for name, value in self.validation.best.items()}
         state = {
             "step": self.step,
             "log": self.log,
@@ -246,4 +247,4 @@ class _Run:
         self.step, self.log, self.seconds = state["step"], state["log"], state["seconds"]
         self.sums.update(state["sums"])
         if "validation" in state:
-            self.validation.restore(under("best.", tensors), state["validation"])
+            self.validation.restore(split_like(self.average, under("best.", tensors)), state["validation"])

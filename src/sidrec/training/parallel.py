@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.sharding import Shards
+from sidrec.training.fully_sharded import is_sharded
 
 Terms = dict[str, Float[Tensor, ""]]
 
@@ -59,6 +60,8 @@ class Reduction:
     def __init__(self, parameters: Iterable[nn.Parameter], shards: Shards) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.shards = shards
+        # Split weights come with backward passes that sum.
+        self.sums_itself = is_sharded(self.parameters)
         self._names: list[str] | None = None
 
     def backward(self, parts: Iterable[tuple[float, Terms]]) -> Terms:
@@ -75,7 +78,8 @@ class Reduction:
             step = _added(step, share, terms)
         if self.shards.count == 1:
             return step
-        sum_gradients(self.parameters, self.shards)
+        if not self.sums_itself:
+            sum_gradients(self.parameters, self.shards)
         return self._sum_terms(step)
 
     def _sum_terms(self, terms: Terms) -> Terms:
@@ -118,12 +122,12 @@ def sum_gradients(parameters: list[nn.Parameter], shards: Shards) -> None:
 
 
 def check_weights(module: nn.Module, shards: Shards, what: str) -> None:
-    """Refuse a module that is not the same on every rank, buffers included.
+    """Refuse a module that is not the same on every rank, buffers included; one that is split is one module.
 
     Raises:
         CheckFailedError: each rank's checksum is named.
     """
-    if shards.count > 1:
+    if shards.count > 1 and not is_sharded(module.parameters()):
         state: list[Float[Tensor, " weight"]] = [value.detach().flatten() for value in module.state_dict().values()]
         shards.check_equal(torch.cat(state), what)
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from sidrec import files
 from sidrec.errors import BundleError, UsageError
+from sidrec.quantization.sharding import Shards
 from sidrec.systems.sidreasoner.config import TINY, SIDReasonerModelConfig, TinyConfig
 from sidrec.systems.sidreasoner.tokenizer import END_THINK, THINK, add_tokens, train_tokenizer
 from sidrec.systems.sidreasoner.vocab import SidVocab
@@ -55,7 +56,13 @@ class Backbone:
 
 
 def load(
-    config: SIDReasonerModelConfig, vocab: SidVocab, texts: Iterable[str], scratch: Path, *, seed: int
+    config: SIDReasonerModelConfig,
+    vocab: SidVocab,
+    texts: Iterable[str],
+    scratch: Path,
+    *,
+    seed: int,
+    shards: Shards | None = None,
 ) -> Backbone:
     """Return the backbone that the settings name, extended by the vocabulary's tokens.
 
@@ -63,6 +70,7 @@ def load(
         texts: what a tiny backbone's tokenizer is learnt from; not read for another backbone.
         scratch: where a tiny backbone is written first.
         seed: of the random weights, new tokens' included.
+        shards: ranks that all call this; rank 0 writes the tiny one, which the others read.
 
     Raises:
         UsageError: there is no such backbone here, or what is asked of it is not supported.
@@ -72,7 +80,12 @@ def load(
         torch.manual_seed(seed)
         source = config.backbone
         if source == TINY:
-            _write_tiny(config.tiny, texts, scratch)
+            shards = shards or Shards()
+            if shards.rank == 0:
+                _write_tiny(config.tiny, texts, scratch)
+            shards.sizes(0)  # all wait until it is there
+            # Rank 0 has drawn its weights, and all ranks draw the new rows alike.
+            torch.manual_seed(seed ^ 0x5EED)
             source = str(scratch)
         model, tokenizer = _from_pretrained(source, download=config.download)
         backbone = _extended(model, tokenizer, vocab, near_mean=config.backbone != TINY)

@@ -6,7 +6,7 @@ Axes: `row` samples of a batch, `pos` positions.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sidrec.errors import UsageError
+from sidrec.quantization.sharding import Shards
 from sidrec.systems.sidreasoner.encoding import Sample
 
 # Lengths that are one to the order of samples: tasks of almost the same length mix.
@@ -22,14 +23,24 @@ BUCKET = 16
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """A batch, and which of its tokens are predicted with a loss."""
+    """A batch, or a rank's part of one, and which of its tokens are predicted with a loss."""
 
     tokens: Int[Tensor, "row pos"]
     learnt: Bool[Tensor, "row pos"]
+    count: int  # tokens with a loss in the whole batch
 
     def to(self, device: torch.device) -> "TokenBatch":
         """Return the same batch on another device."""
-        return TokenBatch(self.tokens.to(device), self.learnt.to(device))
+        return replace(self, tokens=self.tokens.to(device), learnt=self.learnt.to(device))
+
+    def part(self, rank: int, ranks: int) -> "TokenBatch":
+        """Return every `ranks`-th row from the `rank`-th on; where there is none, a row that has nothing to learn.
+
+        A rank whose weights are split takes part in every pass.
+        """
+        if rank < len(self.tokens):
+            return replace(self, tokens=self.tokens[rank::ranks], learnt=self.learnt[rank::ranks])
+        return replace(self, tokens=self.tokens[:1], learnt=torch.zeros_like(self.learnt[:1]))
 
 
 class TokenBatches:
@@ -37,12 +48,22 @@ class TokenBatches:
 
     Args:
         tokens_per_batch: padding counted; a longer sample is a batch of its own.
+        shards: ranks that each have a part of every batch.
     """
 
-    def __init__(self, samples: Sequence[Sample], *, tokens_per_batch: int, padding: int, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        tokens_per_batch: int,
+        padding: int,
+        seed: int,
+        shards: Shards | None = None,
+    ) -> None:
         if not samples:
             raise UsageError("there is no sample to learn from", next_step="give the fit users with two baskets")
         self.samples, self.padding, self.seed = samples, padding, seed
+        self.shards = shards or Shards()
         # Cut by rounded lengths alone, which do not depend on the order among equals.
         self._length = np.array([-(-len(sample) // BUCKET) * BUCKET for sample in samples])
         self._starts = _starts(np.sort(self._length), tokens_per_batch)
@@ -57,7 +78,8 @@ class TokenBatches:
         order = np.lexsort((rng.random(len(self.samples)), self._length))
         parts = np.split(order, self._starts[1:])
         for part in rng.permutation(len(parts))[first:].tolist():
-            yield collate([self.samples[row] for row in parts[part].tolist()], self.padding)
+            batch = collate([self.samples[row] for row in parts[part].tolist()], self.padding)
+            yield batch if self.shards.count == 1 else batch.part(self.shards.rank, self.shards.count)
 
 
 def collate(samples: Sequence[Sample], padding: int) -> TokenBatch:
@@ -70,7 +92,7 @@ def collate(samples: Sequence[Sample], padding: int) -> TokenBatch:
         learnt[row, : len(sample)] = sample.learnt
     # Nothing stands before the first token to predict it from.
     learnt[:, 0] = False
-    return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(learnt))
+    return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(learnt), count=int(learnt.sum()))
 
 
 def _starts(lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", budget: int) -> list[int]:

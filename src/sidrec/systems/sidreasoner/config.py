@@ -127,6 +127,9 @@ class SIDReasonerTrainingConfig(BaseModel):
     validation_days: int = Field(31, ge=1, description="Last days of the fit period that rows to validate by are of.")
     precision: Precision = Field("float32", description="Of the losses; bfloat16 [code] on a GPU.")
     checkpoint_minutes: float = Field(5.0, gt=0)
+    shard_weights: bool = Field(
+        False, description="Under torchrun, a rank holds a part of the weights and of what moves them (FSDP). [ours]"
+    )
 
 
 class SIDReasonerActivationConfig(BaseModel):

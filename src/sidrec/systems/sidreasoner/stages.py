@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sidrec import files
+from sidrec.quantization.sharding import Shards
 from sidrec.systems.base import FitInputs
 from sidrec.systems.sidreasoner.backbone import Backbone, open_backbone
 from sidrec.systems.sidreasoner.config import (
@@ -29,13 +30,18 @@ DIRECT = SIDReasonerSearchConfig.model_validate({})
 
 @dataclass(frozen=True)
 class Stages:
-    """Runs stages one after the other; a finished one lies in `folder/stages` and is not run again."""
+    """Runs stages one after the other; a finished one lies in `folder/stages` and is not run again.
+
+    Args:
+        shards: the ranks that run them together; rank 0 writes.
+    """
 
     model: SIDReasonerModelConfig
     training: SIDReasonerTrainingConfig
     inputs: FitInputs
     folder: Path
     vocab: SidVocab
+    shards: Shards
 
     def run(
         self,
@@ -66,17 +72,22 @@ class Stages:
             validate=self._validate(backbone, lambda: held_out(mixture), stage.tokens_per_batch),
             logs=TrainingLogs(self.folder / "logs" / stage.name),
             lora_rank=self.model.lora_rank,
+            shards=self.shards,
         )
         summary = {"rows": {task: len(own) for task, own in made.items()}, "log": log}
-        partial = done.with_name(f".{stage.name}.tmp")
-        shutil.rmtree(partial, ignore_errors=True)
-        backbone.save(partial)
-        files.write_json_atomic(partial / "summary.json", summary)
-        partial.rename(done)
+        if self.shards.rank == 0:
+            partial = done.with_name(f".{stage.name}.tmp")
+            shutil.rmtree(partial, ignore_errors=True)
+            backbone.save(partial)
+            files.write_json_atomic(partial / "summary.json", summary)
+            partial.rename(done)
         return backbone, summary
 
     def clear(self) -> None:
-        """Remove what only a killed fit needs."""
+        """Remove what only a killed fit needs; of several ranks the last to come here has seen it."""
+        self.shards.sizes(0)
+        if self.shards.rank:
+            return
         shutil.rmtree(self.folder / "stages", ignore_errors=True)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 

@@ -11,7 +11,9 @@ import torch
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
+from sidrec.errors import UsageError
 from sidrec.quantization.config import CodebookConfig
+from sidrec.quantization.sharding import Shards
 from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
 from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
@@ -40,6 +42,7 @@ from sidrec.systems.sidreasoner.stages import Stages
 from sidrec.systems.sidreasoner.vllm_engine import VllmWriter, require_vllm
 from sidrec.systems.sidreasoner.vocab import SidVocab
 from sidrec.systems.validation_rows import EPOCH, rows_value
+from sidrec.training.parallel import shards_from_environment
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,29 @@ class SIDReasonerSystem:
         `fine_tune_epochs` of stage 1; activation is as ever. A corpus that was not prepared is written here, with the
         teacher's replies in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the checkpoint of
         the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best, else those
-        with the least loss on users that it held out. TensorBoard files lie in `folder/logs`.
+        with the least loss on users that it held out. TensorBoard files lie in `folder/logs`. Under torchrun every rank
+        calls this with the same inputs, they train on parts of each batch, and rank 0 writes.
 
         Raises:
-            UsageError: its backbone is not here.
+            UsageError: its backbone is not here, or ranks would each write the corpus.
             BundleError: the weights to start from are of another system, or have words for other numbers of codes.
         """
+        shards = shards_from_environment() or Shards()
+        self._check_ranks(inputs, shards)
         vocab = vocab_of(inputs.catalog, inputs.codebook)
         points, kept = self._points(inputs)
         if inputs.prepared is not None:
             corpus = read_corpus(inputs.prepared, points, vocab)
         else:
             corpus = self._corpus(inputs, points, vocab, folder)
-        stages = Stages(self.model, self.training, inputs, folder, vocab)
+        stages = Stages(self.model, self.training, inputs, folder, vocab, shards)
         first_stage = Stage.of("stage_1", self.training)
         if inputs.start is not None:
             epochs, rate = self.training.fine_tune_epochs, self.training.fine_tune_learning_rate
             first_stage = replace(first_stage, epochs=epochs, learning_rate=rate)
         backbone, aligned = stages.run(
             first_stage,
-            start=lambda: self._backbone(inputs, vocab, corpus, folder),
+            start=lambda: self._backbone(inputs, vocab, corpus, folder, shards),
             samples=lambda mixture: mixture.aligning(points, corpus, self.training, seed=inputs.seed),
             held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
         )
@@ -108,7 +114,8 @@ class SIDReasonerSystem:
                 held_out=lambda mixture: mixture.direct(kept, rows=self.training.held_out_rows, seed=inputs.seed),
             )
         log = [{"stage": name, **row} for name, summary in summaries.items() for row in summary["log"]]
-        write_model(folder / "model", backbone, self.model, corpus.report["teacher"], log)
+        if shards.rank == 0:
+            write_model(folder / "model", backbone, self.model, corpus.report["teacher"], log)
         stages.clear()
         return {
             "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
@@ -227,11 +234,26 @@ class SIDReasonerSystem:
             seed=inputs.seed,
         )
 
-    def _backbone(self, inputs: FitInputs, vocab: SidVocab, corpus: Corpus, folder: Path) -> Backbone:
+    def _backbone(self, inputs: FitInputs, vocab: SidVocab, corpus: Corpus, folder: Path, shards: Shards) -> Backbone:
         if inputs.start is not None:
             return adopt_weights(inputs.start, vocab)
         words = words_of(inputs.catalog.titles, corpus)
-        return load(self.model, vocab, words, folder / "stages" / "tiny", seed=inputs.seed)
+        return load(self.model, vocab, words, folder / "stages" / "tiny", seed=inputs.seed, shards=shards)
+
+    def _check_ranks(self, inputs: FitInputs, shards: Shards) -> None:
+        if shards.count == 1:
+            return
+        if inputs.prepared is None:
+            raise UsageError(
+                f"{shards.count} ranks would each ask the teacher for the corpus",
+                next_step="let the step write_corpus write it first, as sidrec run does",
+            )
+        if self.training.shard_weights and self.model.lora_rank:
+            raise UsageError(
+                f"training.shard_weights splits what learns over the ranks, and adapters of rank "
+                f"{self.model.lora_rank} are too small to be split",
+                next_step="leave one of them out: every rank holds a frozen backbone well without",
+            )
 
 
 def vocab_of(catalog: Catalog, codebook: Path) -> SidVocab:
