@@ -64,6 +64,11 @@ def monitoring_dir() -> Path:
     return home() / "monitoring"
 
 
+def replies_path() -> Path:
+    """Return what language models on a server have written, whichever run asked for it."""
+    return home() / "teacher" / "replies.jsonl"
+
+
 def takedown_path() -> Path:
     """Return the takedown list: one item id a line, kept out of every answer at once."""
     return home() / "takedown.txt"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sidrec.errors import CheckFailedError
+from sidrec.process import exclusive
 from sidrec.progress import track
 from sidrec.systems.sidreasoner import checks, prompts
 from sidrec.systems.sidreasoner.config import SIDReasonerCorpusConfig, TeacherConfig
@@ -76,6 +77,7 @@ def build_corpus(
         points: to learn from, of whose histories a text names the newest `max_history` items.
 
     Raises:
+        BusyError: another process writes to `replies`.
         CheckFailedError: more texts than `config.max_fallback_share` had to come from the template.
     """
     titles = [item.title for item in items]
@@ -83,7 +85,8 @@ def build_corpus(
     rng = np.random.default_rng([seed, 0xC0B])
     chosen = np.sort(rng.permutation(len(points))[: config.histories]).tolist()
     rows = [(points[place], int(rng.choice(points[place].targets))) for place in chosen]
-    with ReplyCache(replies) as cache:
+    lock = exclusive(replies.with_suffix(".lock"), "the file of the teacher's replies")
+    with lock, ReplyCache(replies) as cache:
         writer = _Writer(teacher, TemplateTeacher(seed), config, cache)
         item_texts = _item_texts(writer, order, items, titles, vocab)
         rationales, stories = _user_texts(writer, rows, items, titles, vocab, max_history)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import polars as pl
 import torch
 
+from sidrec import home
 from sidrec.codebook.artefact import Codebook
 from sidrec.data.catalog import Catalog
 from sidrec.decoding.trie import PrefixTrie
@@ -61,7 +62,8 @@ class SIDReasonerSystem:
     def prepare(self, inputs: FitInputs, folder: Path) -> dict[str, Any]:
         """Write `folder/prepared`: the teacher's texts about the users that a fit learns from.
 
-        Replies lie in `folder/replies.jsonl`, and what is there is not asked for again.
+        Replies lie in `folder/replies.jsonl`; those of a served teacher, which cost money, where every run finds them
+        (`home.replies_path`). What is there is not asked for again.
         """
         vocab = vocab_of(inputs.catalog, inputs.codebook)
         points, _ = self._points(inputs)
@@ -74,7 +76,7 @@ class SIDReasonerSystem:
 
         With `inputs.start`, words of semantic IDs that moved get their new meaning from those weights on, in
         `fine_tune_epochs` of stage 1; activation is as ever. A corpus that was not prepared is written here, with the
-        teacher's replies in `folder/replies.jsonl`; a killed fit keeps them, its finished stages and the checkpoint of
+        teacher's replies as `prepare` keeps them; a killed fit keeps its finished stages and the checkpoint of
         the one it was in. With `inputs.validate` a stage keeps the weights whose direct answers did best, else those
         with the least loss on users that it held out. TensorBoard files lie in `folder/logs`. Under torchrun every rank
         calls this with the same inputs, they train on parts of each batch, and rank 0 writes.
@@ -229,7 +231,7 @@ class SIDReasonerSystem:
             inputs.catalog.popularity.tolist(),
             points,
             vocab,
-            folder / "replies.jsonl",
+            folder / "replies.jsonl" if self.corpus.teacher.kind == "template" else home.replies_path(),
             max_history=self.model.max_history,
             seed=inputs.seed,
         )

@@ -1,7 +1,9 @@
 """Answers: beams under the trie equal scoring every item by the whole model, with a rationale in front or without."""
 
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from sidrec.decoding.trie import PrefixTrie
 from sidrec.errors import UsageError
 from sidrec.systems.base import Query, RankingModel
 from sidrec.systems.sidreasoner import tasks
-from sidrec.systems.sidreasoner.backbone import Backbone
+from sidrec.systems.sidreasoner.backbone import Backbone, open_backbone
 from sidrec.systems.sidreasoner.config import SIDReasonerSearchConfig
 from sidrec.systems.sidreasoner.encoding import direct_text, encode, question_text, rationale_text
 from sidrec.systems.sidreasoner.rank import SIDReasonerRanker, Thought
@@ -82,6 +84,26 @@ def test_direct_answers_are_exhaustive_scoring(lively: Backbone, catalog: Catalo
         np.testing.assert_allclose(expected[ranking.items], expected[best], atol=2e-3)
         assert ranking.valid_beams == 64
     assert isinstance(ranker, RankingModel)
+
+
+def test_sampling_defaults_of_a_checkpoint_cut_no_beams(lively: Backbone, catalog: Catalog, tmp_path: Path) -> None:
+    """Released checkpoints come with top_k, top_p and a temperature, which `generate` obeys even in a beam search."""
+    defaults = {"do_sample": True, "temperature": 0.6, "top_k": 2, "top_p": 0.1, "repetition_penalty": 1.5}
+    plain, told = tmp_path / "plain", tmp_path / "told"
+    for folder in (plain, told):
+        lively.save(folder)
+    (told / "generation_config.json").write_text(json.dumps(defaults))
+    opened = [open_backbone(folder, lively.vocab) for folder in (plain, told)]
+    assert opened[1].model.generation_config.top_k == 2
+
+    for mode in ("direct", "think"):
+        ours, theirs = (
+            ranker_of(backbone, catalog, mode=mode).rank(QUERIES, beam_width=64, blocked=NOTHING) for backbone in opened
+        )
+        assert [ranking.valid_beams for ranking in theirs] == [64, 64, 64]
+        for ranking, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(other.items, ranking.items)
+            np.testing.assert_array_equal(other.scores, ranking.scores)
 
 
 def test_think_answers_are_exhaustive_scoring_behind_the_rationale(lively: Backbone, catalog: Catalog) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sidrec.errors import BundleError, UsageError
+from sidrec import home
+from sidrec.errors import BundleError, BusyError, UsageError
+from sidrec.process import exclusive
 from sidrec.systems.base import FitInputs, Query, RankingModel
 from sidrec.systems.sidreasoner.backbone import Backbone, load
 from sidrec.systems.sidreasoner.batches import TokenBatches, collate
@@ -33,6 +35,7 @@ from sidrec.systems.sidreasoner.sft import Stage, batch_loss, fit_stage, mean_lo
 from sidrec.systems.sidreasoner.tasks import title_of_code
 from sidrec.systems.sidreasoner.train import SIDReasonerSystem
 from sidrec.training.checkpoint import Checkpoints
+from tests.sidrec.systems.sidreasoner.chat_server import ChatServer
 from tests.sidrec.systems.sidreasoner.world import MODEL, histories, titled, vocab_of
 
 DAY = 86_400
@@ -334,3 +337,26 @@ def test_a_prepared_corpus_leads_to_the_bytes_of_one_written_by_the_fit(world: A
     assert not (tmp_path / "prepared" / "replies.jsonl").exists()
     assert digests(tmp_path / "a" / "prepared") == digests(tmp_path / "b" / "prepared")
     assert digests(tmp_path / "prepared" / "model") == digests(tmp_path / "alone" / "model")
+
+
+def test_what_a_served_teacher_wrote_is_there_for_every_run(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs money, and a step of another key has a folder of its own; a second run at the same time is told."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ChatServer(lambda body: "no story").running() as server:
+        teacher = {"kind": "openai", "base_url": server.base_url, "model": "m"}
+        system = system_of(corpus={"teacher": teacher, "max_fallback_share": 1.0})
+        first = system.prepare(inputs_of(world), tmp_path / "a")
+        asked = len(server.bodies)
+        second = system.prepare(inputs_of(world), tmp_path / "b")
+        with (
+            exclusive(home.replies_path().with_suffix(".lock"), "it"),
+            pytest.raises(BusyError, match="replies is held"),
+        ):
+            system.prepare(inputs_of(world), tmp_path / "c")
+
+    assert asked > 0
+    assert len(server.bodies) == asked
+    assert first["texts"]["read_history"]["asked"] > second["texts"]["read_history"]["asked"] == 0
+    assert digests(tmp_path / "a" / "prepared").keys() == digests(tmp_path / "b" / "prepared").keys()
