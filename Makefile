@@ -21,11 +21,16 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests that start servers and kill them have the machine to themselves; all others run a file on each core.
+SERVERS := tests/chaos tests/e2e tests/examples tests/serving
+tests = $(BIN)/python -m pytest -m $(1) -n $$(getconf _NPROCESSORS_ONLN) --maxprocesses 4 --dist loadfile tests $(addprefix --ignore=,$(SERVERS)) \
+	&& $(BIN)/python -m pytest -m $(1) $(SERVERS)
+
 test: lint  ## what CI runs: lint, types, layers, every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(call tests,"not slow and not gpu")
 
 test-full: lint
-	$(BIN)/python -m pytest -m "not gpu"
+	$(call tests,"not gpu")
 
 serve: setup
 	$(BIN)/sidrec serve
