@@ -25,7 +25,7 @@ from sidrec.client import RecommendClient, UnavailableError
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError, SidrecError
 from sidrec.process import exclusive
-from sidrec.release.ledger import Ledger, LedgerRow
+from sidrec.release.ledger import Ledger, LedgerRow, decisions
 from sidrec.release.promotion import authorise
 from sidrec.release.revision import BundleRef, Revision
 
@@ -91,7 +91,14 @@ def prepare(ledger: Ledger) -> Revision:
         VerdictError: a verdict does not let its bundle serve.
         BundleError: a bundle does not verify.
     """
-    row = _desired_row(ledger)
+    rows = ledger.rows()
+    row = _desired_row(ledger, rows)
+    write(row, rows)
+    return row.revision
+
+
+def write(row: LedgerRow, rows: Sequence[LedgerRow]) -> None:
+    """Put the version of a row into the repository, from what lies there where it does, else from the registry."""
     root = home.triton_repository_dir()
 
     def export(ref: BundleRef, target: Path, verdict: Path) -> None:
@@ -104,8 +111,7 @@ def prepare(ledger: Ledger) -> Revision:
         registry.export(ref.bundle_id, target)
         shutil.copyfile(registry.verdict_path(ref.bundle_id, named), verdict)
 
-    repository.write_version(root, row.revision, export, lambda bundle, verdict: authorise(bundle, verdict, row))
-    return row.revision
+    repository.write_version(root, row.revision, export, lambda bundle, path: authorise(bundle, path, row, rows))
 
 
 def confirm_live(revision: Revision, *, urls: Sequence[str], who: str, ledger: Ledger | None = None) -> int:
@@ -120,15 +126,15 @@ def confirm_live(revision: Revision, *, urls: Sequence[str], who: str, ledger: L
     return answered
 
 
-def _desired_row(ledger: Ledger) -> LedgerRow:
-    decisions = [row for row in ledger.rows() if row.action != "live"]
-    if not decisions:
+def _desired_row(ledger: Ledger, rows: Sequence[LedgerRow]) -> LedgerRow:
+    decided = decisions(rows)
+    if not decided:
         raise ServingError(
             "nothing was promoted yet, so there is nothing to serve",
             evidence=ledger.path,
             next_step="sidrec run, then sidrec promote BUNDLE --first --reason '…'",
         )
-    return decisions[-1]
+    return decided[-1]
 
 
 def _switch(root: Path, revision: Revision, previous: int | None, urls: Sequence[str], *, admin_key: str) -> int:

@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from serving.triton import model_source
 from sidrec import contract
 from sidrec.bundle import Bundle, open_bundle
 from sidrec.errors import ServingError
-from sidrec.files import write_text_atomic
+from sidrec.files import write_bytes_atomic, write_text_atomic
 from sidrec.release.revision import BundleRef, Revision
 
 KEEP = 3
@@ -48,7 +50,7 @@ def write_version(
                 evidence=version / REVISION_FILE,
             )
         for ref in revision.bundles:
-            authorise(version_bundle(version, ref), _verdict(version, ref))
+            authorise(version_bundle(version, ref), verdict_file(version, ref))
         return version
     partial = model / f".tmp{revision.revision}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -56,17 +58,16 @@ def write_version(
         (partial / name).mkdir(parents=True)
     try:
         for ref in dict.fromkeys(revision.bundles):
-            export(ref, partial / "bundles" / ref.bundle_id, _verdict(partial, ref))
-            authorise(version_bundle(partial, ref), _verdict(partial, ref))
+            export(ref, partial / "bundles" / ref.bundle_id, verdict_file(partial, ref))
+            authorise(version_bundle(partial, ref), verdict_file(partial, ref))
         write_text_atomic(partial / REVISION_FILE, revision.model_dump_json(indent=2) + "\n")
         shutil.copyfile(model_source(), partial / "model.py")
+        # Before the version: one that is there is whole, and Triton asks it the warm-up.
+        for name, raw in contract.warmup_files().items():
+            write_bytes_atomic(model / "warmup" / name, raw)
         partial.rename(version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for name, raw in contract.warmup_files().items():
-        file = model / "warmup" / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(raw)
     return version
 
 
@@ -106,11 +107,17 @@ def revisions(repository: Path) -> list[int]:
 
 
 def prune(repository: Path) -> list[int]:
-    """Delete all but the newest three revisions and the one that is served; return those deleted."""
+    """Delete all but the newest three revisions and the one that is served; return those deleted.
+
+    A version leaves by its name first, so that what a crash leaves of it is no version; the next call clears it away.
+    """
     keep = {*revisions(repository)[-KEEP:], pointed_to(repository)}
     gone = [number for number in revisions(repository) if number not in keep]
     for number in gone:
-        shutil.rmtree(repository / contract.MODEL_NAME / str(number))
+        version = repository / contract.MODEL_NAME / str(number)
+        version.rename(version.with_name(f".gone{number}"))
+    for path in (repository / contract.MODEL_NAME).glob(".gone*"):
+        shutil.rmtree(path, ignore_errors=True)
     return gone
 
 
@@ -119,7 +126,7 @@ def held(repository: Path, ref: BundleRef) -> Iterator[tuple[Path, Path]]:
     for number in reversed(revisions(repository)):
         version = repository / contract.MODEL_NAME / str(number)
         if ref in read_revision(version).bundles:
-            yield version / "bundles" / ref.bundle_id, _verdict(version, ref)
+            yield version / "bundles" / ref.bundle_id, verdict_file(version, ref)
 
 
 def read_revision(version: Path) -> Revision:
@@ -127,7 +134,13 @@ def read_revision(version: Path) -> Revision:
     path = version / REVISION_FILE
     if not path.is_file():
         raise ServingError(f"no {REVISION_FILE} in {version}", evidence=version, next_step="sidrec deploy")
-    return Revision.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return Revision.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ServingError(
+            f"{REVISION_FILE} of version {version.name} was altered: it is no revision ({error.errors()[0]['msg']})",
+            evidence=path,
+        ) from error
 
 
 def version_bundle(version: Path, ref: BundleRef) -> Bundle:
@@ -146,5 +159,6 @@ def version_bundle(version: Path, ref: BundleRef) -> Bundle:
     return bundle
 
 
-def _verdict(version: Path, ref: BundleRef) -> Path:
+def verdict_file(version: Path, ref: BundleRef) -> Path:
+    """Return where a version keeps the verdict on a bundle."""
     return version / "verdicts" / f"{ref.bundle_id}.json"

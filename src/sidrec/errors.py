@@ -8,6 +8,7 @@ SidrecError
     ├── BundleError       a bundle is missing, mixed or tampered with      exit 1
     ├── VerdictError      no valid passing verdict for this bundle         exit 1
     │   └── InconclusiveError   the evidence decides neither way           exit 3
+    ├── PromotionError    a check of the promotion says no                 exit 1
     ├── LedgerError       the chain is broken or the move is not allowed   exit 1
     ├── ServingError      the server does not answer as the contract says  exit 1
     └── BusyError         another run holds this slot                      exit 1
@@ -67,6 +68,10 @@ class InconclusiveError(VerdictError):
     """The evidence decides neither way."""
 
     exit_code = 3
+
+
+class PromotionError(CheckFailedError):
+    """A check of the promotion says no; a second person may overrule it."""
 
 
 class LedgerError(CheckFailedError):

@@ -3,16 +3,22 @@
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, and a crash loses neither."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write `content` in the same way."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+    with partial.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

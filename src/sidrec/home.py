@@ -30,8 +30,8 @@ def registry_dir() -> Path:
 
 
 def ledger_path() -> Path:
-    """Return the append-only, hash-chained ledger."""
-    return home() / "ledger" / "ledger.jsonl"
+    """Return the append-only, hash-chained ledger: an SQLite file."""
+    return home() / "ledger" / "ledger.db"
 
 
 def keys_dir() -> Path:

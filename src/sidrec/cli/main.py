@@ -38,13 +38,27 @@ def _root(
 
 
 def _mount() -> None:
-    from sidrec.cli import ab, bench, doctor, explain, monitoring, release, run, serving, sid, status, study
+    from sidrec.cli import (
+        ab,
+        bench,
+        bundles,
+        doctor,
+        explain,
+        ledger,
+        monitoring,
+        release,
+        run,
+        serving,
+        sid,
+        status,
+        study,
+    )
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, release, monitoring, ab, sid, study, bench):
+    for module in (serving, bundles, ledger, release, monitoring, ab, sid, study, bench):
         module.mount(app)
 
 

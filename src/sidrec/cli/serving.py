@@ -59,7 +59,7 @@ def serve(
     if Ledger().desired() is None:
         raise ServingError(
             "nothing was promoted yet, so there is nothing to serve",
-            evidence=home.ledger_path(),
+            evidence=Ledger().path,
             next_step="sidrec run, then sidrec promote --first --reason '…'",
         )
     if detach:

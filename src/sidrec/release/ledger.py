@@ -1,92 +1,83 @@
 """The ledger: who asked for which revision, when, why and on which verdict; rows are only ever appended.
 
-Each row holds the hash of the one before, so a changed, deleted, inserted or reordered row breaks the chain there.
-A chain cannot notice that its end was cut off: `ledger.head` beside it remembers the last row. Times are the wall's.
+Each row holds the hash of the one before, so a changed, deleted, inserted or reordered row breaks the chain there. That
+the end was cut off is seen by the head beside the rows, and by every machine that ever read further (`witness.py`).
+Times are the wall's. `SIDREC_LEDGER_URL` names a team's PostgreSQL; without it the ledger is this state folder's file.
 """
 
-import fcntl
 import hashlib
-import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from sidrec import files, home
-from sidrec.errors import BusyError, LedgerError
+from sidrec import home
+from sidrec.errors import LedgerError, UsageError
+from sidrec.release.ledger_file import Check, read_file
 from sidrec.release.revision import Revision
+from sidrec.release.row import (
+    GENESIS,
+    Action,
+    BrokenChainError,
+    LedgerRow,
+    Stage,
+    canonical,
+    decisions,
+    read_row,
+    seal,
+)
+from sidrec.release.witness import check_witness, read_witness, remember
 
-SCHEMA_VERSION: Final = 1
-GENESIS = "0" * 64
-Action = Literal["promote", "rollback", "live"]
-_LOCK_WAIT_S = 30.0
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
+    from sidrec.release.store import Contents, Store
 
-class LedgerRow(BaseModel):
-    """One decision, or the fact that a server now follows one."""
+__all__ = ["GENESIS", "URL_VARIABLE", "Action", "Check", "Ledger", "LedgerRow", "Writer", "decisions"]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    seq: int = Field(ge=1)
-    time: datetime
-    action: Action
-    who: str = Field(min_length=1)
-    why: str = Field(min_length=1)
-    bundle: str = Field(description="bundle_id of the first arm.")
-    verdicts: dict[str, str] = Field(description="bundle_id -> SHA-256 of the verdict file that allowed it.")
-    second_approver: str | None = Field(None, description="Who else stands behind an inconclusive verdict.")
-    restores: int | None = Field(None, description="rollback: the revision whose contents came back.")
-    revision: Revision
-    previous: str = Field(pattern=r"^[0-9a-f]{64}$")
-    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @property
-    def line(self) -> str:
-        """The row's one spelling in the file."""
-        return _canonical(self.model_dump(mode="json"))
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What `verify` found: every row in order, and bytes that a cut-off append left behind, if any."""
-
-    rows: list[LedgerRow]
-    head: str
-    torn: str | None
+URL_VARIABLE = "SIDREC_LEDGER_URL"
 
 
 class Ledger:
-    """The rows of one ledger file, read under a shared lock and appended under an exclusive one."""
+    """The rows of one ledger: those of a file, of the database that `SIDREC_LEDGER_URL` names, or of this state folder.
+
+    Args:
+        path: an SQLite file; wins over the environment.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or home.ledger_path()
-        self.head_path = self.path.with_suffix(".head")
+        self._url = "" if path is not None else os.environ.get(URL_VARIABLE, "").strip()
+        self._file = path or home.ledger_path()
+        self.path = self._said_url() if self._url else self._file
 
     def verify(self) -> Check:
         """Return every row after the whole chain was checked.
 
         Raises:
-            LedgerError: the first broken row is named, or the chain ends before the row that `ledger.head` remembers.
+            LedgerError: the first broken row is named, or the chain ends before the row that its head, or this machine,
+                remembers.
         """
-        with self._locked(fcntl.LOCK_SH):
-            return self._read()
+        seen = read_witness(self._witness_path)
+        if not self._url and self._first_version.exists():
+            with self.writing() as writer:
+                return _check(writer.rows)
+        check = _check([]) if self._absent() else self._checked(self._store().read())
+        check_witness(self._witness_path, seen, check.rows)
+        remember(self._witness_path, check.rows)
+        return check
 
     def rows(self) -> list[LedgerRow]:
         """Return every row, oldest first, after the whole chain was checked."""
         return self.verify().rows
 
     def desired(self) -> Revision | None:
-        """Return the revision that servers ought to serve: the last one promoted or rolled back to."""
-        decisions = [row for row in self.rows() if row.action != "live"]
-        return decisions[-1].revision if decisions else None
+        """Return the revision that servers ought to serve: the last one decided on."""
+        decided = decisions(self.rows())
+        return decided[-1].revision if decided else None
 
     def live(self, at: datetime | None = None) -> LedgerRow | None:
         """Return the row of the revision that was being served at a time (default: now), None before the first."""
@@ -95,20 +86,26 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator["Writer"]:
-        """Hold the exclusive lock: what is read inside stays true until what is appended inside is on disk.
+        """Hold the ledger: what is read inside stays true until what is appended inside is stored, at the end of it.
 
-        A tail that a killed append left is moved to a file of its own first, and said so.
+        Where the body raises, nothing of it is stored. A ledger of the first versions is taken over first.
 
         Raises:
             LedgerError: the chain is broken; nothing is appended to a broken one.
-            BusyError: another process held the lock for 30 s.
+            BusyError: another process held the ledger for 30 s.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(fcntl.LOCK_EX):
-            check = self._read()
-            if check.torn is not None:
-                self._set_aside(check)
-            yield Writer(self, check.rows)
+        from sidrec.release import store
+
+        with self._store().writing() as connection:
+            check = self._checked(store.contents(connection))
+            check_witness(self._witness_path, read_witness(self._witness_path), check.rows)
+            writer = Writer(check.rows, connection)
+            taken_over = self._take_over(writer)
+            yield writer
+        if taken_over:
+            for path in (self._first_version, self._first_version.with_suffix(".head")):
+                path.replace(path.with_name(f"{path.name}.imported"))
+        remember(self._witness_path, writer.rows)
 
     def record_live(self, revision: Revision, *, who: str, why: str) -> LedgerRow:
         """Append that a server now serves this revision; a no-op when the last live row says so already.
@@ -117,7 +114,7 @@ class Ledger:
             LedgerError: nobody asked for this revision, or not with these contents.
         """
         with self.writing() as writer:
-            asked = [row for row in writer.rows if row.action != "live" and row.revision == revision]
+            asked = [row for row in decisions(writer.rows) if row.revision == revision]
             if not asked:
                 raise LedgerError(
                     f"revision {revision.revision} with these contents was never promoted; it may not be live",
@@ -129,123 +126,109 @@ class Ledger:
                 return live[-1]
             return writer.append("live", who=who, why=why, revision=revision, verdicts=asked[-1].verdicts)
 
-    def _read(self) -> Check:
-        data = self.path.read_bytes() if self.path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        rows: list[LedgerRow] = []
-        for number, line in enumerate(data[:end].split(b"\n")[:-1], start=1):
-            rows.append(self._row(number, line, rows[-1].hash if rows else GENESIS))
-        self._check_head(rows)
-        torn = data[end:].decode("utf-8", errors="backslashreplace") if data[end:] else None
-        return Check(rows=rows, head=rows[-1].hash if rows else GENESIS, torn=torn)
+    def take(self, rows: list[LedgerRow]) -> None:
+        """Store the rows of another ledger, as they are, in this empty one.
 
-    def _row(self, number: int, line: bytes, previous: str) -> LedgerRow:
+        Raises:
+            LedgerError: this ledger has rows.
+        """
+        with self.writing() as writer:
+            if writer.rows:
+                raise LedgerError(f"only an empty ledger takes rows over, this one has {len(writer.rows)}")
+            for row in rows:
+                writer.store(row)
+
+    @property
+    def _first_version(self) -> Path:
+        """Where the first versions kept this state folder's ledger."""
+        return self._file.with_suffix(".jsonl")
+
+    @property
+    def _witness_path(self) -> Path:
+        if not self._url:
+            return self._file.with_suffix(".witness")
+        name = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+        return home.ledger_path().with_name(f"{name}.witness")
+
+    def _absent(self) -> bool:
+        return not self._url and not self._file.exists()
+
+    def _store(self) -> "Store":
+        try:
+            from sqlalchemy.engine import URL, make_url
+            from sqlalchemy.exc import ArgumentError
+
+            from sidrec.release.store import Store
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "this installation cannot open a ledger's database",
+                next_step="pip install 'sidrec[release]', or read an export: sidrec ledger verify --file FILE",
+            ) from error
+        if not self._url:
+            return Store(URL.create("sqlite", database=str(self._file)))
+        try:
+            return Store(make_url(self._url))
+        except ArgumentError as error:
+            raise UsageError(f"{URL_VARIABLE} is no database URL", next_step="postgresql://user@host/name") from error
+
+    def _said_url(self) -> str:
+        return self._store().name
+
+    def _checked(self, found: "Contents") -> Check:
         def broken(why: str) -> LedgerError:
             return LedgerError(
-                f"row {number} of the ledger is broken: {why}",
-                evidence=self.path,
-                next_step="restore the file from a copy; nothing is appended to a broken ledger",
+                why, evidence=self.path, next_step="restore it from a copy; nothing is appended to a broken ledger"
             )
 
-        try:
-            text = line.decode("utf-8")
-            row = LedgerRow.model_validate_json(text)
-        except (UnicodeDecodeError, ValidationError) as error:
-            raise broken(f"it does not parse ({str(error).splitlines()[0]})") from error
-        if row.seq != number:
-            raise broken(f"its number is {row.seq}; a row was deleted, inserted or moved")
-        if row.previous != previous:
-            raise broken(f"it follows {row.previous[:12]}…, the row before it is {previous[:12]}…")
-        if row.hash != _hash(json.loads(text)) or row.line != text:
-            raise broken("its hash does not hold; it was altered")
-        return row
-
-    def _check_head(self, rows: list[LedgerRow]) -> None:
-        """Refuse a chain that ends before, or beside, the row that the head remembers.
-
-        One row more than the head knows is an append that was killed between its two writes: the row stands.
-        """
-        head: dict[str, Any] = {"seq": 0, "hash": GENESIS}
-        if self.head_path.exists():
+        rows: list[LedgerRow] = []
+        for number, stored in enumerate(found.rows, start=1):
             try:
-                head = files.read_json(self.head_path)
-                seq, digest = int(head["seq"]), str(head["hash"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise LedgerError(f"{self.head_path.name} does not parse", evidence=self.head_path) from error
-        else:
-            seq, digest = 0, GENESIS
-        if seq > len(rows) or len(rows) > seq + 1:
-            raise LedgerError(
-                f"the ledger has {len(rows)} rows, its head remembers row {seq}: rows were cut off or the head is old",
-                evidence=self.head_path,
-                next_step="restore ledger and head from a copy",
+                line = canonical({**_parsed(number, stored.body), "hash": stored.hash})
+                row = read_row(number, line, rows[-1].hash if rows else GENESIS)
+            except BrokenChainError as error:
+                raise broken(str(error)) from error
+            if (stored.seq, stored.previous, stored.body) != (row.seq, row.previous, row.body):
+                raise broken(f"row {number} of the ledger is broken: its columns are not its contents; it was altered")
+            rows.append(row)
+        if (found.head_seq, found.head_hash) != (len(rows), rows[-1].hash if rows else GENESIS):
+            raise broken(
+                f"the ledger has {len(rows)} rows, its head remembers row {found.head_seq}"
+                f" ({found.head_hash[:12]}…): rows were cut off or rewritten"
             )
-        if digest != (rows[seq - 1].hash if seq else GENESIS):
+        return _check(rows)
+
+    def _take_over(self, writer: "Writer") -> bool:
+        """Store the rows of the first versions' file where there is one; return whether there is.
+
+        A crash before the file is renamed leaves both: then they must agree.
+        """
+        old = self._first_version
+        if self._url or not old.exists():
+            return False
+        check = read_file(old)
+        if check.rows and not old.with_suffix(".head").exists():
             raise LedgerError(
-                f"row {seq} of the ledger is broken: the head remembers {digest[:12]}…, the row has"
-                f" {rows[seq - 1].hash[:12] if seq else GENESIS[:12]}…; history was rewritten",
-                evidence=self.head_path,
-                next_step="restore ledger and head from a copy",
+                f"{old.name} has {len(check.rows)} rows and no head beside it: it may have been cut", evidence=old
             )
-
-    def _set_aside(self, check: Check) -> None:
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        aside = self.path.with_name(f"{self.path.stem}.torn-after-{len(check.rows)}-{time.time_ns()}")
-        with aside.open("wb") as file:
-            file.write(data[end:])
-            file.flush()
-            os.fsync(file.fileno())
-        with self.path.open("r+b") as file:
-            file.truncate(end)
-            os.fsync(file.fileno())
-        print(
-            f"ledger: an append was cut off after row {len(check.rows)}; its {len(data) - end} bytes are set aside in"
-            f" {aside}",
-            file=sys.stderr,
-        )
-
-    def _append(self, row: LedgerRow) -> None:
-        new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            data = (row.line + "\n").encode()
-            while data:
-                data = data[os.write(descriptor, data) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if new:
-            _fsync_folder(self.path.parent)
-        files.write_json_atomic(self.head_path, {"seq": row.seq, "hash": row.hash})
-        _fsync_folder(self.path.parent)
-
-    @contextmanager
-    def _locked(self, mode: int) -> Iterator[None]:
-        lock = self.path.with_suffix(".lock")
-        if mode == fcntl.LOCK_SH and not lock.exists():
-            # Nobody has ever appended here, or this is a copy that nobody appends to.
-            yield
-            return
-        with lock.open("a" if mode == fcntl.LOCK_EX else "r") as file:
-            deadline = time.monotonic() + _LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(file, mode | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if time.monotonic() > deadline:
-                        raise BusyError(f"the ledger was locked for {_LOCK_WAIT_S:.0f} s", evidence=lock) from error
-                    time.sleep(0.01)
-            yield
+        if not writer.rows:
+            for row in check.rows:
+                writer.store(row)
+            print(f"ledger: {len(check.rows)} rows of {old} are now in {self._file}", file=sys.stderr)
+        elif [row.hash for row in check.rows] != [row.hash for row in writer.rows[: len(check.rows)]]:
+            raise LedgerError(
+                f"{old} and {self._file} are two histories: something older wrote to the first after it was taken over",
+                evidence=old,
+                next_step=f"compare them with sidrec ledger show --file {old}, then move one away",
+            )
+        return True
 
 
 @dataclass(slots=True)
 class Writer:
-    """The one process that may append, and the rows it saw when it got the lock."""
+    """The one process that may append, and the rows it saw when it got the ledger."""
 
-    ledger: Ledger
     rows: list[LedgerRow]
+    _connection: "Connection" = field(repr=False)
 
     def append(
         self,
@@ -257,40 +240,62 @@ class Writer:
         verdicts: dict[str, str],
         second_approver: str | None = None,
         restores: int | None = None,
+        bundle: str | None = None,
+        stage: Stage | None = None,
+        approves: int | None = None,
+        pending_until: datetime | None = None,
+        overrides: tuple[str, ...] = (),
+        measured: dict[str, float] | None = None,
+        items: tuple[str, ...] | None = None,
     ) -> LedgerRow:
-        """Return the row after it is on disk."""
-        body = {
-            "schema_version": SCHEMA_VERSION,
-            "seq": len(self.rows) + 1,
-            "time": datetime.now(UTC),
-            "action": action,
-            "who": who,
-            "why": why,
-            "bundle": revision.arms[0].bundle.bundle_id,
-            "verdicts": verdicts,
-            "second_approver": second_approver,
-            "restores": restores,
-            "revision": revision,
-            "previous": self.rows[-1].hash if self.rows else GENESIS,
-        }
-        unsealed = LedgerRow.model_validate({**body, "hash": GENESIS})
-        row = unsealed.model_copy(update={"hash": _hash(unsealed.model_dump(mode="json"))})
-        self.ledger._append(row)
-        self.rows.append(row)
+        """Return the row, which is stored once the body of `writing` ends.
+
+        Args:
+            bundle: what the row is about; the champion's where it is left out.
+        """
+        row = seal(
+            {
+                "seq": len(self.rows) + 1,
+                "time": datetime.now(UTC),
+                "action": action,
+                "who": who,
+                "why": why,
+                "bundle": bundle or revision.arms[0].bundle.bundle_id,
+                "verdicts": verdicts,
+                "second_approver": second_approver,
+                "restores": restores,
+                "revision": revision,
+                "stage": stage,
+                "approves": approves,
+                "pending_until": pending_until,
+                "overrides": overrides,
+                "measured": measured,
+                "items": items,
+                "previous": self.rows[-1].hash if self.rows else GENESIS,
+            }
+        )
+        self.store(row)
         return row
 
+    def store(self, row: LedgerRow) -> None:
+        """Store a sealed row."""
+        from sidrec.release.store import append
 
-def _hash(row: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical({k: v for k, v in row.items() if k != "hash"}).encode()).hexdigest()
+        append(self._connection, row)
+        self.rows.append(row)
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _check(rows: list[LedgerRow]) -> Check:
+    return Check(rows=rows, head=rows[-1].hash if rows else GENESIS)
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _parsed(number: int, body: str) -> dict[str, Any]:
+    import json
+
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        value = json.loads(body)
+    except ValueError as error:
+        raise BrokenChainError(f"row {number} of the ledger is broken: it does not parse ({error})") from error
+    if not isinstance(value, dict):
+        raise BrokenChainError(f"row {number} of the ledger is broken: it does not parse (no JSON object)")
+    return value

@@ -1,18 +1,25 @@
-"""What may be promoted, what a rollback goes back to, and what a server may load.
+"""What may be promoted, who has to approve it, and what a server may load.
 
 Every move is a row in the ledger; none is made by a pipeline.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sidrec import files
 from sidrec.bundle import Bundle
-from sidrec.errors import InconclusiveError, LedgerError, UsageError, VerdictError
+from sidrec.errors import InconclusiveError, LedgerError, PromotionError, UsageError, VerdictError
+from sidrec.release.authors import author_and_reason, same_person, second_person
+from sidrec.release.checks import CHECKS, Objection, objections
 from sidrec.release.ledger import Ledger, LedgerRow
-from sidrec.release.revision import single_arm
+from sidrec.release.policy import Policy, load_policy
+from sidrec.release.rollback import previous_good, rollback
+from sidrec.release.row import Stage, decisions, next_revision
+from sidrec.release.stages import revision_for
 from sidrec.release.verdict import Verdict, check_verdict
+
+__all__ = ["approve", "authorise", "pending", "previous_good", "promote", "require_empty", "rollback"]
 
 
 def promote(
@@ -21,53 +28,141 @@ def promote(
     *,
     why: str,
     who: str,
+    to: Stage = "champion",
+    share: float | None = None,
     first: bool = False,
     accept_inconclusive: bool = False,
     second_approver: str | None = None,
+    overrides: Sequence[str] = (),
+    champion: Bundle | None = None,
+    policy: Policy | None = None,
     ledger: Ledger | None = None,
     now: datetime | None = None,
 ) -> LedgerRow:
-    """Return the ledger's new row: from now on this bundle ought to answer everybody.
+    """Return the ledger's new row: from now on, or once somebody approved it, this bundle ought to have its place.
 
     Args:
+        to: its place; a canary's share is the policy's, a challenger's 0.
+        share: of users, for a canary or a challenger.
         first: the very first promotion of an installation; refused once the ledger has a row.
         accept_inconclusive: promote on an inconclusive verdict; needs a second approver.
+        overrides: names of checks that may say no; needs a second approver.
+        champion: what answers now, to compare what clients see.
 
     Raises:
-        UsageError: no reason, no author, or a second approver who is the author.
+        UsageError: no reason, no author, a second approver who is the author, or a place that cannot be had.
         VerdictError: the verdict is not signed, of another bundle, expired or says fail.
         InconclusiveError: the verdict is inconclusive and nobody stood up for it.
-        LedgerError: `first` and the ledger has rows, or this bundle is already what it asks for.
+        PromotionError: checks say no; each says why.
+        LedgerError: `first` and the ledger has rows, this bundle is already what it asks for, or somebody else decided
+            something while this was being checked.
     """
-    author, reason = _author_and_reason(who, why)
-    approver = None if second_approver is None else second_approver.strip()
-    if approver is not None and (not approver or approver.casefold() == author.casefold()):
-        raise UsageError(
-            f"the second approver is somebody else than the author ({author})",
-            next_step="--second-approver NAME of a person who looked at the verdict",
-        )
+    author, reason = author_and_reason(who, why)
+    approver = second_person(second_approver, author)
+    rules, moment, book = policy or load_policy(), now or datetime.now(UTC), ledger or Ledger()
+    if unknown := sorted(set(overrides) - set(CHECKS)):
+        raise UsageError(f"no check is called {unknown[0]}", next_step=f"--override {' | '.join(CHECKS)}")
+    doubtful = approver is not None or rules.two_person
+    seen = book.rows()
     verdict = check_verdict(verdict_path, bundle, now=now)
-    _require_result(verdict, verdict_path, accepted=accept_inconclusive and approver is not None)
-    book = ledger or Ledger()
+    _require_result(verdict, verdict_path, accepted=accept_inconclusive and doubtful)
     with book.writing() as writer:
         if first:
             require_empty(book, writer.rows)
-        revision = single_arm(_next_number(writer.rows), bundle)
-        decisions = [row for row in writer.rows if row.action != "live"]
-        if decisions and decisions[-1].revision.contents_sha256 == revision.contents_sha256:
+        _require_unmoved(book, seen, writer.rows)
+        base = next(reversed(decisions(writer.rows)), None)
+        present = None if base is None else base.revision
+        revision = revision_for(to, bundle, present, next_revision(writer.rows), _share(to, share, rules))
+        if base is not None and base.revision.contents_sha256 == revision.contents_sha256:
             raise LedgerError(
-                f"{bundle.bundle_id} is already what revision {decisions[-1].revision.revision} asks for",
+                f"{bundle.bundle_id} is already what revision {base.revision.revision} asks for",
                 evidence=book.path,
                 next_step="sidrec deploy",
             )
+        said = list(
+            objections(bundle, verdict, stage=to, rows=writer.rows, champion=champion, policy=rules, now=moment)
+        )
+        overruled = tuple(one.check for one in said if one.check in overrides)
+        _require_agreement([one for one in said if one.check not in overruled], verdict_path)
+        if overruled and not doubtful:
+            raise UsageError(
+                f"overruling {', '.join(overruled)} takes a second person", next_step="--second-approver NAME"
+            )
+        before = {} if base is None else base.verdicts
+        carried = {one: before[one] for one in revision.bundle_ids if one in before}
         return writer.append(
             "promote",
             who=author,
             why=reason,
             revision=revision,
-            verdicts={bundle.bundle_id: files.sha256_file(verdict_path)},
+            verdicts={**carried, bundle.bundle_id: files.sha256_file(verdict_path)},
             second_approver=approver,
+            bundle=bundle.bundle_id,
+            stage=None if to == "champion" else to,
+            pending_until=moment + timedelta(hours=rules.pending_hours) if rules.two_person else None,
+            overrides=overruled,
         )
+
+
+def approve(
+    number: int | None,
+    *,
+    why: str,
+    who: str,
+    bundle_of: Callable[[str], Bundle],
+    verdict_of: Callable[[str, str], Path],
+    ledger: Ledger | None = None,
+    now: datetime | None = None,
+) -> LedgerRow:
+    """Return the ledger's new row: what somebody else asked for counts from now on.
+
+    Args:
+        number: of the row that asked; None takes the only one that waits.
+        bundle_of: bundle id -> the bundle.
+        verdict_of: (bundle id, SHA-256) -> the verdict's file.
+
+    Raises:
+        UsageError: no reason, no author, or the author approves himself.
+        LedgerError: nothing, or more than one promotion waits; it expired; or something else was decided since.
+        VerdictError: the verdict expired since, or is not the one that the promotion was checked with.
+    """
+    author, reason = author_and_reason(who, why)
+    moment, book = now or datetime.now(UTC), ledger or Ledger()
+    with book.writing() as writer:
+        asked = _waiting(book, writer.rows, number, moment)
+        if same_person(author, asked.who):
+            raise UsageError(
+                f"{author} asked for it in row {asked.seq}, and nobody approves what they asked for",
+                next_step="somebody else: sidrec approve --reason '…'",
+            )
+        path = verdict_of(asked.bundle, asked.verdicts[asked.bundle])
+        verdict = check_verdict(path, bundle_of(asked.bundle), now=moment)
+        if files.sha256_file(path) != asked.verdicts[asked.bundle]:
+            raise VerdictError(f"{path.name} is not the verdict that row {asked.seq} names", evidence=path)
+        _require_result(verdict, path, accepted=True)
+        return writer.append(
+            "approve",
+            who=author,
+            why=reason,
+            revision=asked.revision.renumbered(next_revision(writer.rows)),
+            verdicts=asked.verdicts,
+            second_approver=asked.second_approver,
+            bundle=asked.bundle,
+            stage=asked.stage,
+            approves=asked.seq,
+            overrides=asked.overrides,
+        )
+
+
+def pending(rows: Sequence[LedgerRow], now: datetime) -> list[LedgerRow]:
+    """Return the promotions that wait for an approval and can still have one."""
+    approved = {row.approves for row in rows}
+    last = max((row.seq for row in rows if row.decides), default=0)
+    return [
+        row
+        for row in rows
+        if row.pending_until is not None and row.seq not in approved and row.seq > last and now <= row.pending_until
+    ]
 
 
 def require_empty(ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
@@ -84,63 +179,14 @@ def require_empty(ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
         )
 
 
-def rollback(*, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
-    """Return the ledger's new row: a new revision with the contents of the last good one before the present.
-
-    Going back is the safe direction, so neither the age of the old verdict nor the registry is asked.
-
-    Raises:
-        UsageError: no reason or no author.
-        LedgerError: there is nothing to go back to.
-    """
-    author, reason = _author_and_reason(who, why)
-    book = ledger or Ledger()
-    with book.writing() as writer:
-        target = previous_good(writer.rows)
-        if target is None:
-            raise LedgerError(
-                "there is no earlier revision to go back to",
-                evidence=book.path,
-                next_step="sidrec ledger show",
-            )
-        return writer.append(
-            "rollback",
-            who=author,
-            why=reason,
-            revision=target.revision.renumbered(_next_number(writer.rows)),
-            verdicts=target.verdicts,
-            second_approver=target.second_approver,
-            restores=target.revision.revision,
-        )
-
-
-def previous_good(rows: Sequence[LedgerRow]) -> LedgerRow | None:
-    """Return the decision that a rollback goes back to, None where there is none.
-
-    Decisions are a stack: a promotion goes on top, a rollback takes off what it went back over, so that a second
-    rollback never returns to what the first one fled from. Of those below the top, the newest that was ever live
-    wins; where none was (nothing has been deployed yet), the newest.
-    """
-    stack: list[LedgerRow] = []
-    for row in rows:
-        if row.action == "rollback":
-            while stack and stack[-1].revision.contents_sha256 != row.revision.contents_sha256:
-                stack.pop()
-            if stack:
-                stack.pop()
-        if row.action != "live":
-            stack.append(row)
-    served = {row.revision.contents_sha256 for row in rows if row.action == "live"}
-    present = stack[-1].revision.contents_sha256 if stack else ""
-    earlier = [row for row in stack[-2::-1] if row.revision.contents_sha256 != present]
-    return next((row for row in earlier if row.revision.contents_sha256 in served), earlier[0] if earlier else None)
-
-
-def authorise(bundle: Bundle, verdict_path: Path, row: LedgerRow) -> Verdict:
+def authorise(bundle: Bundle, verdict_path: Path, row: LedgerRow, rows: Sequence[LedgerRow] = ()) -> Verdict:
     """Return the verdict that lets a server load this bundle for a row of the ledger.
 
-    It must be the very file that the row names, signed, of exactly this bundle, and pass, or be inconclusive with the
-    row's second approver behind it. Its age was checked when it was promoted.
+    It must be the very file that the row names, signed, of exactly this bundle, and pass, or be inconclusive with a
+    second person behind it. Its age was checked when it was promoted.
+
+    Args:
+        rows: the ledger; one of its rows may have brought this verdict in, and its second person with it.
 
     Raises:
         VerdictError: any of these does not hold; the bundle may not be loaded.
@@ -153,8 +199,52 @@ def authorise(bundle: Bundle, verdict_path: Path, row: LedgerRow) -> Verdict:
         raise VerdictError(
             f"{verdict_path.name} is not the verdict that row {row.seq} of the ledger names", evidence=verdict_path
         )
-    _require_result(verdict, verdict_path, accepted=row.second_approver is not None)
+    behind = [one for one in (row, *rows) if one.decides and one.verdicts.get(bundle.bundle_id) == named]
+    _require_result(
+        verdict, verdict_path, accepted=any(one.second_approver or one.action == "approve" for one in behind)
+    )
     return verdict
+
+
+def _waiting(book: Ledger, rows: Sequence[LedgerRow], number: int | None, now: datetime) -> LedgerRow:
+    waiting = pending(rows, now)
+    if number is None:
+        if len(waiting) == 1:
+            return waiting[0]
+        said = "nothing waits" if not waiting else f"rows {', '.join(str(row.seq) for row in waiting)} wait"
+        raise LedgerError(f"{said} for an approval", evidence=book.path, next_step="sidrec approve ROW --reason '…'")
+    if found := [row for row in waiting if row.seq == number]:
+        return found[0]
+    asked = next((row for row in rows if row.seq == number and row.pending_until is not None), None)
+    why = f"row {number} asks for no approval"
+    if asked is not None and asked.pending_until is not None:
+        later = next((row for row in rows if row.decides and row.seq > number), None)
+        why = f"row {number} could be approved until {asked.pending_until:%Y-%m-%d %H:%M} UTC"
+        if later is not None:
+            did = "approved it" if later.approves == number else f"decided otherwise ({later.action}, row {later.seq})"
+            why = f"{later.who} {did} since row {number} asked"
+    raise LedgerError(why, evidence=book.path, next_step="sidrec ledger show; then promote again")
+
+
+def _require_unmoved(book: Ledger, seen: Sequence[LedgerRow], rows: Sequence[LedgerRow]) -> None:
+    """Refuse a move that was checked against what is no longer there: of two at once, one wins and one is told."""
+    if since := decisions(rows[len(seen) :]):
+        row = since[-1]
+        raise LedgerError(
+            f"{row.who} decided something else meanwhile (row {row.seq}: {row.action} {row.bundle}): {row.why}",
+            evidence=book.path,
+            next_step="look at what is asked for now (sidrec ledger show), then promote again if it still holds",
+        )
+
+
+def _require_agreement(said: Sequence[Objection], evidence: Path) -> None:
+    if said:
+        names = " ".join(f"--override {one.check}" for one in said)
+        raise PromotionError(
+            "not promoted. " + " ".join(f"[{one.check}] {one.sentence}." for one in said),
+            evidence=evidence,
+            next_step=f"{said[0].next_step}; or with a second person: {names} --second-approver NAME",
+        )
 
 
 def _require_result(verdict: Verdict, path: Path, *, accepted: bool) -> None:
@@ -168,14 +258,12 @@ def _require_result(verdict: Verdict, path: Path, *, accepted: bool) -> None:
         )
 
 
-def _next_number(rows: Sequence[LedgerRow]) -> int:
-    return max((row.revision.revision for row in rows), default=0) + 1
-
-
-def _author_and_reason(who: str, why: str) -> tuple[str, str]:
-    author, reason = who.strip(), why.strip()
-    if not author:
-        raise UsageError("a move in the ledger has an author", next_step="set SIDREC_ACTOR")
-    if not reason:
-        raise UsageError("a move in the ledger has a reason", next_step="--reason '…'")
-    return author, reason
+def _share(stage: Stage, share: float | None, policy: Policy) -> float:
+    if share is None:
+        return policy.canary_share if stage == "canary" else 0.0
+    if stage not in ("canary", "challenger"):
+        raise UsageError(f"a {stage} has no share of its own", next_step="leave --share out")
+    # A canary is a small share; half of the users is an experiment.
+    if not 0 <= share <= 0.5 or (stage == "canary" and share == 0):
+        raise UsageError(f"{share:.0%} of users is no share of a {stage}", next_step="--share 0.05")
+    return share

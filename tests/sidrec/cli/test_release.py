@@ -1,6 +1,7 @@
 """The release commands do what they say, and say what they did, to people and to scripts."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner, Result
 from serving import registry
 from sidrec import home
 from sidrec.bundle import Bundle
+from sidrec.cli import bundles as bundle_commands
+from sidrec.cli import ledger as ledger_commands
 from sidrec.cli import release
 from sidrec.errors import (
     BundleError,
@@ -48,7 +51,8 @@ def bundles(tmp_path: Path) -> list[Bundle]:
 
 def call(*arguments: str) -> Result:
     app = typer.Typer()
-    release.mount(app)
+    for module in (bundle_commands, ledger_commands, release):
+        module.mount(app)
     result = CliRunner().invoke(app, list(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -218,8 +222,10 @@ def test_ledger_verify_prints_the_head_and_checks_one_noted_earlier(bundles: lis
 def test_ledger_verify_names_the_broken_row(bundles: list[Bundle]) -> None:
     """An edited reason is found."""
     call("promote", bundles[0].bundle_id, "--reason", "good", "--no-deploy")
-    path = Ledger().path
-    path.write_text(path.read_text().replace('"good"', '"best"'))
+    with sqlite3.connect(Ledger().path) as connection:
+        connection.execute("DROP TRIGGER sidrec_ledger_no_update")
+        connection.execute("""UPDATE sidrec_ledger SET body = replace(body, '"good"', '"best"')""")
+    connection.close()
 
     with pytest.raises(LedgerError, match="row 1 of the ledger is broken"):
         call("ledger", "verify")
