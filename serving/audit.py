@@ -27,7 +27,8 @@ def audit(rows: Sequence[LedgerRow]) -> Iterator[int]:
         if row is None or row.revision != revision:
             said = "has other contents in the ledger" if row else "was never asked for"
             raise LedgerError(
-                f"revision {number} in Triton's repository {said}: its file was altered or is of another ledger",
+                f"revision {number} in Triton's repository {said}: {repository.REVISION_FILE} was altered or is of another"
+                " ledger",
                 evidence=version / repository.REVISION_FILE,
                 next_step="sidrec deploy writes what the ledger asks for, once this version is moved away",
             )
