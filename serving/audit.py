@@ -26,10 +26,10 @@ def audit(rows: Sequence[LedgerRow]) -> Iterator[int]:
         row = asked.get(number)
         if row is None or row.revision != revision:
             said = "has other contents in the ledger" if row else "was never asked for"
+            file = repository.REVISION_FILE
             raise LedgerError(
-                f"revision {number} in Triton's repository {said}: {repository.REVISION_FILE} was altered or is of another"
-                " ledger",
-                evidence=version / repository.REVISION_FILE,
+                f"revision {number} in Triton's repository {said}: {file} was altered or is of another ledger",
+                evidence=version / file,
                 next_step="sidrec deploy writes what the ledger asks for, once this version is moved away",
             )
         for ref in revision.bundles:

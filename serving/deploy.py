@@ -75,7 +75,7 @@ def deploy(*, who: str = "deploy", ledger: Ledger | None = None) -> Deployment:
             sentence = f"revision {revision.revision} is in the repository; no server runs, sidrec serve will load it"
             return Deployment(revision.revision, revision.bundle_ids, previous, False, 0, (), sentence)
         urls = [server["grpc"] for server in reversed(servers_of(state))]
-        answered = _switch(root, revision, previous, urls, admin_key=read_admin_key())
+        answered = switch(root, revision, previous, urls, admin_key=read_admin_key())
         where = " and ".join(reversed(urls))
         book.record_live(revision, who=who, why=f"{answered} golden requests answered by {where}")
         pruned = tuple(repository.prune(root))
@@ -137,8 +137,12 @@ def _desired_row(ledger: Ledger, rows: Sequence[LedgerRow]) -> LedgerRow:
     return decided[-1]
 
 
-def _switch(root: Path, revision: Revision, previous: int | None, urls: Sequence[str], *, admin_key: str) -> int:
-    """Load the revision while the old one serves, and go back everywhere if it does not load or answers wrong."""
+def switch(root: Path, revision: Revision, previous: int | None, urls: Sequence[str], *, admin_key: str) -> int:
+    """Load the revision while the old one serves, and return how many golden requests were answered.
+
+    Raises:
+        ServingError: it does not load or answers wrong; every server was sent back to `previous`.
+    """
     repository.point_to(root, revision.revision)
     try:
         return sum(_load(root, revision, url, admin_key) for url in urls)

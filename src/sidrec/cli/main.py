@@ -44,6 +44,8 @@ def _mount() -> None:
         bundles,
         doctor,
         explain,
+        guard,
+        keys,
         ledger,
         monitoring,
         release,
@@ -52,13 +54,14 @@ def _mount() -> None:
         sid,
         status,
         study,
+        takedown,
     )
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, ledger, release, monitoring, ab, sid, study, bench):
+    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, bench):
         module.mount(app)
 
 

@@ -133,7 +133,7 @@ def actor() -> str:
 
 def _finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verdict | None") -> None:
     waits = row.pending_until
-    deployment = _deploy(row) if deploy and waits is None else None
+    deployment = deploy_row(row) if deploy and waits is None else None
     number = row.revision.revision
     value = {
         "action": row.action,
@@ -182,7 +182,8 @@ def _champion() -> "Bundle | None":
     return None if entry is None else open_bundle(entry.bundle, verify=False)
 
 
-def _deploy(row: "LedgerRow") -> dict[str, Any]:
+def deploy_row(row: "LedgerRow") -> dict[str, Any]:
+    """Return what deploying came to, as a JSON object; a refusal says that the ledger has the row all the same."""
     from serving.deploy import deploy
 
     try:

@@ -1,4 +1,7 @@
-"""The Ed25519 key pair that signs verdicts: made on first use, or mounted and named by the environment."""
+"""The Ed25519 key that signs verdicts, and the public keys that are trusted: made on first use, or mounted.
+
+One key signs, several are trusted, so that a key is replaced while verdicts that the old one signed still hold.
+"""
 
 import hashlib
 import os
@@ -40,18 +43,135 @@ def signing_key() -> Ed25519PrivateKey:
 
 
 def verify_key() -> Ed25519PublicKey:
-    """Return the public key: the file that `SIDREC_VERIFY_KEY` names, else the signing key's other half.
+    """Return the public half of the key that signs here: of the signing key where there is one, else `verify.pem`.
 
     Raises:
         UsageError: there is none, or it is no Ed25519 key.
     """
-    named = os.environ.get(VERIFY_VARIABLE)
-    path = Path(named) if named else home.keys_dir() / "verify.pem"
-    # A mounted signing key has its other half with it; without one, only this installation's public file counts.
-    if not named and (
-        os.environ.get(SIGNING_VARIABLE) or (not path.exists() and path.with_name("signing.pem").exists())
-    ):
+    path = home.keys_dir() / "verify.pem"
+    if can_sign():
         return signing_key().public_key()
+    return load_public(path)
+
+
+def trusted_keys() -> dict[str, Ed25519PublicKey]:
+    """Return the public keys that a verdict may be signed with, by key id; the present one first.
+
+    `SIDREC_VERIFY_KEY` names them: files, or folders of `*.pem`, with a colon between; nothing else is trusted then.
+    Without it they are this installation's own and those in its folder `trusted`.
+
+    Raises:
+        UsageError: there is none, or a file is no Ed25519 key.
+    """
+    if named := os.environ.get(VERIFY_VARIABLE, "").strip():
+        places = [Path(one) for one in named.split(os.pathsep)]
+        paths = [path for place in places for path in (sorted(place.glob("*.pem")) if place.is_dir() else [place])]
+        if not paths:
+            raise UsageError(f"{VERIFY_VARIABLE} names folders without any *.pem: no verdict can be checked")
+        found = [load_public(path) for path in paths]
+    else:
+        found = [verify_key(), *(load_public(path) for path in sorted(trusted_dir().glob("*.pem")))]
+    return {key_id(key): key for key in found}
+
+
+def can_sign() -> bool:
+    """Return whether a signing key is mounted or was made here."""
+    return bool(os.environ.get(SIGNING_VARIABLE)) or (home.keys_dir() / "signing.pem").exists()
+
+
+def trusted_dir() -> Path:
+    """Return the folder of further public keys that this installation trusts."""
+    return home.keys_dir() / "trusted"
+
+
+def trust(key: Ed25519PublicKey) -> Path:
+    """Return the file that makes this installation trust one more key."""
+    path = trusted_dir() / f"{key_id(key)}.pem"
+    files.write_text_atomic(path, _pem(key))
+    return path
+
+
+def rotate() -> tuple[str, str]:
+    """Make a new key that signs from now on, and return (old, new) key ids; verdicts of the old one still hold.
+
+    Raises:
+        UsageError: the signing key is mounted; whoever mounts it rotates it.
+    """
+    if os.environ.get(SIGNING_VARIABLE):
+        raise UsageError(
+            f"{SIGNING_VARIABLE} names a mounted key; this command replaces this installation's own only",
+            next_step="docs/release.md, Keys: mount the new one, and trust both",
+        )
+    old = signing_key().public_key()
+    trust(old)  # first: whatever happens next, what it signed still holds
+    path = home.keys_dir() / "signing.pem"
+    partial = _write_new(path)
+    partial.replace(path)
+    new = signing_key().public_key()
+    files.write_text_atomic(path.with_name("verify.pem"), _pem(new))
+    return key_id(old), key_id(new)
+
+
+def retire(name: str) -> None:
+    """Trust a key no longer: verdicts that it signed let nothing pass from now on.
+
+    Raises:
+        UsageError: it is no further key of this installation's; the one that signs is rotated first.
+    """
+    path = trusted_dir() / f"{name}.pem"
+    if not path.exists():
+        raise UsageError(f"{name} is no further key of this installation", next_step="sidrec keys list")
+    path.unlink()
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Return 16 hex digits that tell one public key from another."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    partial = _write_new(path)
+    try:
+        # A link refuses to replace: of two processes that start together, one makes the key and both use it.
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    finally:
+        partial.unlink()
+    files.write_text_atomic(path.with_name("verify.pem"), _pem(_load_private(path).public_key()))
+    print(
+        f"made a key pair for signing verdicts: {path} (keep it secret), {path.with_name('verify.pem')}",
+        file=sys.stderr,
+    )
+
+
+def _write_new(path: Path) -> Path:
+    """Return a new private key's file beside `path`, readable by this account alone from its first byte."""
+    private = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private)
+        file.flush()
+        os.fsync(file.fileno())
+    return partial
+
+
+def _pem(key: Ed25519PublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def load_public(path: Path) -> Ed25519PublicKey:
+    """Return the public key in a PEM file.
+
+    Raises:
+        UsageError: there is none, or it is no Ed25519 key.
+    """
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
     except FileNotFoundError as error:
@@ -64,40 +184,6 @@ def verify_key() -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"{path} is no Ed25519 key", evidence=path)
     return key
-
-
-def key_id(key: Ed25519PublicKey) -> str:
-    """Return 16 hex digits that tell one public key from another."""
-    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return hashlib.sha256(raw).hexdigest()[:16]
-
-
-def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(private)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link refuses to replace: of two processes that start together, one makes the key and both use it.
-        os.link(partial, path)
-    except FileExistsError:
-        return
-    finally:
-        partial.unlink()
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    files.write_text_atomic(path.with_name("verify.pem"), public.decode())
-    print(
-        f"made a key pair for signing verdicts: {path} (keep it secret), {path.with_name('verify.pem')}",
-        file=sys.stderr,
-    )
 
 
 def _load_private(path: Path) -> Ed25519PrivateKey:

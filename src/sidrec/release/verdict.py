@@ -201,18 +201,23 @@ def check_verdict(path: Path, bundle: Bundle, *, now: datetime | None = None, fr
     return verdict
 
 
+def signer(path: Path) -> str:
+    """Return the id of the key that a verdict's file names; whether it signed is `read_verdict`'s to say."""
+    return str(json.loads(path.read_bytes())["key_id"])
+
+
 def _check_signature(envelope: dict[str, Any], path: Path) -> None:
-    key = keys.verify_key()
-    expected = keys.key_id(key)
+    trusted = keys.trusted_keys()
+    key = trusted.get(str(envelope["key_id"]))
+    if key is None:
+        raise VerdictError(
+            f"the verdict is signed by key {envelope['key_id']}, this installation trusts {', '.join(trusted)}",
+            evidence=path,
+            next_step="sidrec keys trust FILE with the signer's public key, if you trust it",
+        )
     try:
         key.verify(base64.b64decode(envelope["signature"], validate=True), _message(envelope["verdict"]))
     except (InvalidSignature, ValueError, TypeError) as error:
-        if envelope["key_id"] != expected:
-            raise VerdictError(
-                f"the verdict is signed by key {envelope['key_id']}, this installation trusts {expected}",
-                evidence=path,
-                next_step=f"set {keys.VERIFY_VARIABLE} to the signer's public key, if you trust it",
-            ) from error
         raise VerdictError(
             "the verdict was altered after it was signed: the signature does not hold", evidence=path
         ) from error

@@ -1,14 +1,20 @@
 """The signing key is made once, kept private, and replaced only by the environment."""
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidrec import home
-from sidrec.errors import CheckFailedError, UsageError
+from sidrec.bundle import Bundle
+from sidrec.errors import CheckFailedError, UsageError, VerdictError
 from sidrec.release import keys
+from sidrec.release.verdict import read_verdict, signer
+from tests.crash_world import every_point
+from tests.release_world import make_bundle, make_signed
 
 
 def test_made_on_first_use_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +78,7 @@ def test_a_named_key_that_is_missing_or_no_key_is_refused(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong path never falls back to another key."""
-    read = keys.signing_key if variable == "SIDREC_SIGNING_KEY" else keys.verify_key
+    read = keys.signing_key if variable == "SIDREC_SIGNING_KEY" else keys.trusted_keys
     path = tmp_path / "key.pem"
     monkeypatch.setenv(variable, str(path))
 
@@ -98,4 +104,75 @@ def test_the_public_file_alone_is_enough_to_check(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SIDREC_HOME", str(tmp_path / "server"))
     monkeypatch.setenv("SIDREC_VERIFY_KEY", str(path))
 
-    assert keys.key_id(keys.verify_key()) == keys.key_id(public)
+    assert list(keys.trusted_keys()) == [keys.key_id(public)]
+
+
+def signed(bundle: Bundle, path: Path) -> Path:
+    make_signed(bundle, path)
+    return path
+
+
+def test_a_rotated_key_signs_no_more_and_still_counts(tmp_path: Path) -> None:
+    """Verdicts of before and after a rotation both hold; once the old key is retired, only the newer ones do."""
+    bundle = make_bundle(tmp_path)
+    before = signed(bundle, tmp_path / "before.json")
+    old, new = keys.rotate()
+    after = signed(bundle, tmp_path / "after.json")
+
+    assert (signer(before), signer(after)) == (old, new)
+    assert list(keys.trusted_keys()) == [new, old]
+    assert (home.keys_dir() / "signing.pem").stat().st_mode & 0o777 == 0o600
+    assert read_verdict(before).bundle_id == read_verdict(after).bundle_id == bundle.bundle_id
+
+    keys.retire(old)
+
+    assert read_verdict(after).bundle_id == bundle.bundle_id
+    with pytest.raises(VerdictError, match=f"signed by key {old}, this installation trusts {new}"):
+        read_verdict(before)
+    with pytest.raises(UsageError, match="no further key"):
+        keys.retire(new)
+
+
+def test_a_rotation_cut_off_anywhere_leaves_a_key_that_signs_what_is_trusted(tmp_path: Path) -> None:
+    """At every write of a rotation: old verdicts hold, and so does one that is signed next."""
+    bundle = make_bundle(tmp_path)
+    path = signed(bundle, tmp_path / "before.json")
+    kept = tmp_path / "kept"
+    shutil.copytree(home.keys_dir(), kept)
+
+    def reset() -> None:
+        shutil.rmtree(home.keys_dir())
+        shutil.copytree(kept, home.keys_dir())
+
+    for _ in every_point(keys.rotate, home.home(), reset):
+        assert read_verdict(path).bundle_id == bundle.bundle_id
+        assert read_verdict(signed(bundle, tmp_path / "next.json")).bundle_id == bundle.bundle_id
+
+
+def test_several_keys_are_mounted_for_a_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and folders with a colon between: each key in them is trusted, and no other."""
+    keys.signing_key()
+    old, new = keys.rotate()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    shutil.copyfile(home.keys_dir() / "verify.pem", mounted / "new.pem")
+    stranger = Ed25519PrivateKey.generate().public_key()
+    single = keys.trust(stranger)
+    monkeypatch.setenv("SIDREC_VERIFY_KEY", f"{mounted}:{single}")
+
+    assert set(keys.trusted_keys()) == {new, keys.key_id(stranger)}
+    assert old not in keys.trusted_keys()
+
+    (mounted / "new.pem").unlink()
+    monkeypatch.setenv("SIDREC_VERIFY_KEY", str(mounted))
+    with pytest.raises(UsageError, match=r"without any \*\.pem"):
+        keys.trusted_keys()
+
+
+def test_a_mounted_key_is_rotated_by_whoever_mounts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command says so and makes nothing."""
+    keys.signing_key()
+    monkeypatch.setenv("SIDREC_SIGNING_KEY", str(home.keys_dir() / "signing.pem"))
+
+    with pytest.raises(UsageError, match="mounted key"):
+        keys.rotate()
