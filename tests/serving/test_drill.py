@@ -1,4 +1,4 @@
-"""A drill goes the way that a rollback would, changes nothing that is asked for, and leaves its seconds in the ledger."""
+"""A drill goes a rollback's way, changes nothing that is asked for, and leaves its seconds in the ledger."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_an_experiment_s_users_are_not_moved_by_a_drill(servers: Servers, ask: C
     assert drill(who="ann").back_to == 1
     servers.state["standby"] = None
 
-    with pytest.raises(UsageError, match="experiment canary-b-.* runs"):
+    with pytest.raises(UsageError, match=r"experiment canary-b-.* runs"):
         drill(who="ann", on_primary=True)
 
 
@@ -113,7 +113,7 @@ def test_a_drill_that_fails_is_written_down(servers: Servers, ask: Callable[...,
     ask(0)
     ask(50)
     servers.refuses = 1
-    with pytest.raises(ServingError, match="the drill failed, a rollback would have: .* an item stands twice"):
+    with pytest.raises(ServingError, match=r"the drill failed, a rollback would have: .* an item stands twice"):
         drill(who="ann")
     row = Ledger().rows()[-1]
 

@@ -1,4 +1,4 @@
-"""`sidrec guard`: stop an arm that hurts users; for a timer. `sidrec drill`: how fast is going back?"""
+"""`sidrec guard` stops an arm that hurts users; `sidrec drill` measures how fast going back is."""
 
 from dataclasses import asdict
 from typing import Annotated

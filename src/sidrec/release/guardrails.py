@@ -42,7 +42,7 @@ def breaches(
             missing = 1 - arm.users / (share * users)
             yield Breach(
                 "lost_users", missing, rules.lost_users,
-                f"{missing:.1%} of its users have no answer in the log ({arm.users:,} of {share * users:,.0f} expected)",
+                f"{missing:.1%} of its users have no answer in the log ({arm.users:,} of {share * users:,.0f} seen)",
             )  # fmt: skip
     if min(arm.answers, champion.answers) < rules.min_requests:
         return
