@@ -121,7 +121,7 @@ def _server(on_primary: bool, present: LedgerRow) -> tuple[str, str]:
     if not on_primary:
         raise UsageError(
             "there is no standby: callers would meet the previous bundle for a moment",
-            next_step="sidrec serve --standby, or sidrec drill --on-primary where that may be",
+            next_step="sidrec serve --standby, or sidrec rollback drill --on-primary where that may be",
         )
     if present.revision.experiment is not None:
         raise UsageError(

@@ -11,6 +11,7 @@ import pytest
 
 from serving import registry
 from serving.deploy import confirm_live, deploy, prepare
+from serving.drill import drill
 from serving.supervisor import Supervisor
 from serving.triton import repository
 from serving.triton.server import free_port
@@ -133,6 +134,25 @@ def test_revisions_change_under_load_without_a_failed_request(
     ]
     assert "rollback" in str(caught.value.next_step)
     assert repository.pointed_to(home.triton_repository_dir()) == 3
+
+
+def test_a_drill_fails_no_request(served: Supervisor, bundles: list[Bundle]) -> None:
+    """On the only server, under load: back, golden, forward again, timed; every request has its answer."""
+    ask_for(bundles[1])
+    deploy(who="ann")
+    with Load(served.server.url) as load, RecommendClient(served.server.url) as client:
+        done = drill(who="ann", on_primary=True)
+        after = client.recommend(history=["i3"], k=1)
+
+    assert load.failures == []
+    assert set(load.revisions) >= {"1", "2"}
+    assert after.bundle_id == bundles[1].bundle_id
+    assert 0 < done.seconds_to_safe < 60
+    assert [(row.action, row.revision.revision) for row in Ledger().rows()[-3:]] == [
+        ("live", 1),
+        ("live", 2),
+        ("drill", 2),
+    ]
 
 
 def test_without_a_server_the_repository_is_prepared(bundles: list[Bundle]) -> None:

@@ -1,4 +1,4 @@
-"""`sidrec guard` stops an arm that hurts users; `sidrec drill` measures how fast going back is."""
+"""`sidrec guard`: hold the arms that run against the champion, and stop one that hurts."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sidrec import home
 from sidrec.cli.console import JsonFlag, emit
-from sidrec.cli.release import actor, deploy_row
+from sidrec.cli.release import deploy_row
 
 _TOO_FEW = 3
 
@@ -17,7 +17,6 @@ _TOO_FEW = 3
 def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
     root.command()(guard)
-    root.command()(drill)
 
 
 def guard(
@@ -72,16 +71,3 @@ def guard(
 
     emit(value, as_json, render)
     return 1 if hurting is not None else _TOO_FEW if few else 0
-
-
-def drill(
-    on_primary: Annotated[
-        bool, typer.Option("--on-primary", help="Without a standby: let callers meet the previous bundle for a moment.")
-    ] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Go back to the last good revision and forward again on the running installation, and record the seconds."""
-    from serving.drill import drill as drill_servers
-
-    done = drill_servers(who=actor(), on_primary=on_primary)
-    emit(done.as_dict(), as_json, lambda: print(done.sentence))

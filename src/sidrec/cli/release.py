@@ -31,11 +31,14 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the ledg
 NoDeploy = Annotated[bool, typer.Option("--no-deploy", help="Only write the ledger; `sidrec deploy` does the rest.")]
 
 
+rollback_app = typer.Typer()
+
+
 def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
     root.command()(promote)
     root.command()(approve)
-    root.command()(rollback)
+    root.add_typer(rollback_app, name="rollback")
 
 
 def promote(
@@ -107,17 +110,35 @@ def approve(
     _finish_move(approved, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
 
 
+@rollback_app.callback(invoke_without_command=True)
 def rollback(
-    reason: Reason,
+    context: typer.Context,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the ledger.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Although somebody else went back just now.")] = False,
     no_deploy: NoDeploy = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Go back to the last good revision before the present one, and deploy it."""
+    if context.invoked_subcommand is not None:
+        return
     from sidrec.release.rollback import rollback as roll_back
 
     row = roll_back(why=reason, who=actor(), again=again)
     _finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=None)
+
+
+@rollback_app.command()
+def drill(
+    on_primary: Annotated[
+        bool, typer.Option("--on-primary", help="Without a standby: let callers meet the previous bundle for a moment.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go back and forward again on the servers that run, and record the seconds; nothing else is asked for."""
+    from serving.drill import drill as drill_servers
+
+    done = drill_servers(who=actor(), on_primary=on_primary)
+    emit(done.as_dict(), as_json, lambda: print(done.sentence))
 
 
 def actor() -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidrec import home
 from sidrec.errors import LedgerError, UsageError
@@ -25,9 +25,8 @@ from sidrec.release.row import (
     BrokenChainError,
     LedgerRow,
     Stage,
-    canonical,
     decisions,
-    read_row,
+    read_stored,
     seal,
 )
 from sidrec.release.witness import check_witness, read_witness, remember
@@ -183,11 +182,10 @@ class Ledger:
         rows: list[LedgerRow] = []
         for number, stored in enumerate(found.rows, start=1):
             try:
-                line = canonical({**_parsed(number, stored.body), "hash": stored.hash})
-                row = read_row(number, line, rows[-1].hash if rows else GENESIS)
+                row = read_stored(number, stored.body, stored.hash, rows[-1].hash if rows else GENESIS)
             except BrokenChainError as error:
                 raise broken(str(error)) from error
-            if (stored.seq, stored.previous, stored.body) != (row.seq, row.previous, row.body):
+            if (stored.seq, stored.previous) != (row.seq, row.previous):
                 raise broken(f"row {number} of the ledger is broken: its columns are not its contents; it was altered")
             rows.append(row)
         if (found.head_seq, found.head_hash) != (len(rows), rows[-1].hash if rows else GENESIS):
@@ -287,15 +285,3 @@ class Writer:
 
 def _check(rows: list[LedgerRow]) -> Check:
     return Check(rows=rows, head=rows[-1].hash if rows else GENESIS)
-
-
-def _parsed(number: int, body: str) -> dict[str, Any]:
-    import json
-
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise BrokenChainError(f"row {number} of the ledger is broken: it does not parse ({error})") from error
-    if not isinstance(value, dict):
-        raise BrokenChainError(f"row {number} of the ledger is broken: it does not parse (no JSON object)")
-    return value

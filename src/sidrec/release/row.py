@@ -58,7 +58,7 @@ class LedgerRow(BaseModel):
     @property
     def body(self) -> str:
         """The bytes that are hashed and stored."""
-        return canonical(without_hash(self._fields()))
+        return canonical({key: value for key, value in self._fields().items() if key != "hash"})
 
     @property
     def line(self) -> str:
@@ -86,30 +86,37 @@ def seal(fields: dict[str, Any]) -> LedgerRow:
     return unsealed.model_copy(update={"hash": sha256(unsealed.body)})
 
 
-def read_row(number: int, text: str, previous: str) -> LedgerRow:
+def read_row(number: int, line: str, previous: str) -> LedgerRow:
     """Return the row that one line of an export holds, after its place and its hash were checked.
 
     Raises:
         BrokenChainError: it does not parse, is not the next, or was altered.
     """
+    fields = _object(number, line)
+    digest = str(fields.pop("hash", ""))
+    row = read_stored(number, canonical(fields), digest, previous)
+    if canonical({**fields, "hash": digest}) != line:
+        raise _altered(number)
+    return row
+
+
+def read_stored(number: int, body: str, digest: str, previous: str) -> LedgerRow:
+    """Return the row of a stored body and its hash, after its place and the hash were checked.
+
+    Raises:
+        BrokenChainError: it does not parse, is not the next, or was altered.
+    """
     try:
-        row = LedgerRow.model_validate_json(text)
+        row = LedgerRow.model_validate({**_object(number, body), "hash": digest})
     except ValidationError as error:
-        raise BrokenChainError(
-            f"row {number} of the ledger is broken: it does not parse ({str(error).splitlines()[0]})"
-        ) from error
+        raise _broken(number, f"it does not parse ({str(error).splitlines()[0]})") from error
     if row.seq != number:
-        raise BrokenChainError(
-            f"row {number} of the ledger is broken: its number is {row.seq}; a row was deleted, inserted or moved"
-        )
+        raise _broken(number, f"its number is {row.seq}; a row was deleted, inserted or moved")
     if row.previous != previous:
-        raise BrokenChainError(
-            f"row {number} of the ledger is broken: it follows {row.previous[:12]}…, the row before it is"
-            f" {previous[:12]}…"
-        )
+        raise _broken(number, f"it follows {row.previous[:12]}…, the row before it is {previous[:12]}…")
     # The bytes too: a row has one spelling, so a second one was written by somebody else.
-    if row.line != text or row.hash != sha256(row.body):
-        raise BrokenChainError(f"row {number} of the ledger is broken: its hash does not hold; it was altered")
+    if digest != sha256(body) or row.body != body:
+        raise _altered(number)
     return row
 
 
@@ -136,11 +143,6 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def without_hash(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a row's fields as they are hashed."""
-    return {key: value for key, value in fields.items() if key != "hash"}
-
-
 def sha256(text: str) -> str:
     """Return the hex SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -148,3 +150,21 @@ def sha256(text: str) -> str:
 
 def _needs_second(action: str, fields: dict[str, Any]) -> bool:
     return action not in _FIRST_ACTIONS or any(fields.get(name) not in (None, ()) for name in _SECOND_FIELDS)
+
+
+def _object(number: int, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _broken(number, f"it does not parse ({error})") from error
+    if not isinstance(value, dict):
+        raise _broken(number, "it does not parse (no JSON object)")
+    return value
+
+
+def _broken(number: int, why: str) -> BrokenChainError:
+    return BrokenChainError(f"row {number} of the ledger is broken: {why}")
+
+
+def _altered(number: int) -> BrokenChainError:
+    return _broken(number, "its hash does not hold; it was altered")

@@ -13,7 +13,7 @@ from serving import registry
 from sidrec import exposure, home
 from sidrec.bundle import Bundle
 from sidrec.cli import guard, keys, ledger, release, takedown
-from sidrec.errors import LedgerError, PromotionError, UsageError
+from sidrec.errors import LedgerError, PromotionError, ServingError, UsageError
 from sidrec.release.ledger import Ledger
 from tests.release_world import make_bundle, make_signed
 from tests.sidrec.release.test_guard import logged
@@ -143,6 +143,18 @@ def test_keys_are_listed_rotated_and_retired(bundles: list[Bundle]) -> None:
 
     assert [(row["key_id"], row["signs"]) for row in listed] == [(rotated["new"], True), (rotated["old"], False)]
     assert [row["key_id"] for row in ask("keys", "list")["keys"]] == [rotated["new"]]
+
+
+def test_a_drill_without_a_server_says_what_it_needs(bundles: list[Bundle]) -> None:
+    """It is a part of `rollback`, asks no reason and changes nothing."""
+    run("promote", bundles[1].bundle_id, "--reason", "better", "--no-deploy")
+    rows = Ledger().rows()
+
+    with pytest.raises(ServingError, match="no server is ready to be drilled"):
+        run("rollback", "drill")
+    with pytest.raises(UsageError, match="has a reason"):
+        run("rollback")
+    assert Ledger().rows() == rows
 
 
 def test_an_export_moves_and_verifies(bundles: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,27 @@ def test_postgresql_truncates_nothing(server: str, monkeypatch: pytest.MonkeyPat
         sql(ledger, "TRUNCATE sidrec_ledger")
 
 
+def test_an_account_that_may_only_append_is_enough(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the tables are there, the rights of docs/release.md suffice to append, and do not suffice to delete."""
+    url = new_database(server, secrets.token_hex(8))
+    monkeypatch.setenv("SIDREC_LEDGER_URL", url)
+    fill(Ledger(), 1)
+    role = f"app{secrets.token_hex(4)}"
+    sql(
+        Ledger(),
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, INSERT ON sidrec_ledger TO {role}",
+        f"GRANT SELECT, UPDATE ON sidrec_ledger_head TO {role}",
+    )
+    monkeypatch.setenv("SIDREC_LEDGER_URL", url.replace("postgres@", f"{role}@"))
+    app = Ledger()
+    fill(app, 1)
+
+    assert len(app.rows()) == 2
+    with pytest.raises(DBAPIError, match="permission denied"):
+        sql(app, "DELETE FROM sidrec_ledger")
+
+
 def _rewrite(ledger: Ledger, first: int) -> list[str]:
     """Change a row and recompute every hash after it: a consistent chain that never was."""
     rows = sql(ledger, "SELECT seq, previous, hash, body FROM sidrec_ledger ORDER BY seq")
