@@ -23,11 +23,12 @@ from sidrec import contract, files, home
 from sidrec.bundle import open_bundle
 from sidrec.client import RecommendClient, UnavailableError
 from sidrec.data.catalog import Catalog
-from sidrec.errors import ServingError, SidrecError
+from sidrec.errors import LedgerUnreachableError, ServingError, SidrecError
 from sidrec.process import exclusive
 from sidrec.release.ledger import Ledger, LedgerRow, decisions
 from sidrec.release.promotion import authorise
 from sidrec.release.revision import BundleRef, Revision
+from sidrec.release.verdict import check_verdict
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,31 @@ def write(row: LedgerRow, rows: Sequence[LedgerRow]) -> None:
     repository.write_version(root, row.revision, export, lambda bundle, path: authorise(bundle, path, row, rows))
 
 
+def prepare_start(ledger: Ledger) -> Revision:
+    """Return what a server that starts is to serve, after its version is in the repository.
+
+    That is the desired revision; where the ledger's database does not answer, the one that was served last here, for a
+    restart must not wait for a database. The next deployment makes good what was decided meanwhile.
+
+    Raises:
+        LedgerUnreachableError: it does not answer, and nothing was served here before.
+        SidrecError: as `prepare`; or what was served last does not verify any more.
+    """
+    try:
+        return prepare(ledger)
+    except LedgerUnreachableError as error:
+        root = home.triton_repository_dir()
+        number = repository.pointed_to(root)
+        if number is None:
+            raise
+        version = root / contract.MODEL_NAME / str(number)
+        revision = repository.read_revision(version)
+        for ref in revision.bundles:
+            check_verdict(repository.verdict_file(version, ref), repository.version_bundle(version, ref), fresh=False)
+        log.warning("event=ledger_unreachable serving=%d reason=%r", number, error.message)
+        return revision
+
+
 def confirm_live(revision: Revision, *, urls: Sequence[str], who: str, ledger: Ledger | None = None) -> int:
     """Record that servers just started serve `revision`, after they answered the golden requests; return how many.
 
@@ -122,7 +148,10 @@ def confirm_live(revision: Revision, *, urls: Sequence[str], who: str, ledger: L
     """
     answered = sum(_golden(home.triton_repository_dir(), revision, url) for url in urls)
     why = f"{answered} golden requests answered by {' and '.join(urls)}"
-    (ledger or Ledger()).record_live(revision, who=who, why=why)
+    try:
+        (ledger or Ledger()).record_live(revision, who=who, why=why)
+    except LedgerUnreachableError as error:
+        log.warning("event=live_not_recorded revision=%d reason=%r", revision.revision, error.message)
     return answered
 
 

@@ -60,7 +60,7 @@ class Front:
         with exclusive(home.serving_dir() / "server.lock", "the server of this SIDREC_HOME"):
             check_port(self.host, self.gateway_port, "--gateway-port")
             supervisor = Supervisor(grpc_port=self.grpc_port, metrics_port=self.metrics_port, host=self.host)
-            revision = deploy.prepare(Ledger())
+            revision = deploy.prepare_start(Ledger())
             repository.point_to(home.triton_repository_dir(), revision.revision, instances=self.instances)
             spare = self._standby_of(supervisor)
             urls = [one.server.url for one in (supervisor, spare) if one is not None]

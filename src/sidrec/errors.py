@@ -10,6 +10,7 @@ SidrecError
     │   └── InconclusiveError   the evidence decides neither way           exit 3
     ├── PromotionError    a check of the promotion says no                 exit 1
     ├── LedgerError       the chain is broken or the move is not allowed   exit 1
+    │   └── LedgerUnreachableError   its database does not answer          exit 1
     ├── ServingError      the server does not answer as the contract says  exit 1
     └── BusyError         another run holds this slot                      exit 1
 """
@@ -76,6 +77,10 @@ class PromotionError(CheckFailedError):
 
 class LedgerError(CheckFailedError):
     """The ledger's chain is broken, or it does not allow this move."""
+
+
+class LedgerUnreachableError(LedgerError):
+    """The ledger's database does not answer; what is asked for is unknown, not wrong."""
 
 
 class ServingError(CheckFailedError):

@@ -8,11 +8,11 @@ import pytest
 
 from serving import registry
 from serving.audit import audit
-from serving.deploy import deploy, prepare
+from serving.deploy import deploy, prepare, prepare_start
 from serving.triton.repository import read_revision, version_bundle
 from sidrec import home
 from sidrec.bundle import Bundle
-from sidrec.errors import SidrecError
+from sidrec.errors import LedgerUnreachableError, SidrecError, VerdictError
 from sidrec.release.ledger import Ledger
 from sidrec.release.promotion import promote
 from tests.release_world import make_signed
@@ -78,6 +78,31 @@ def test_a_server_loads_no_bundle_but_the_one_that_its_revision_binds(version: P
 
     with pytest.raises(SidrecError, match=f"the revision binds {ref.sha256}"):
         version_bundle(version, ref)
+
+
+@pytest.fixture
+def unreachable(version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A team's ledger whose database does not answer, where a revision was served before."""
+    monkeypatch.setenv("SIDREC_LEDGER_URL", f"postgresql+psycopg://ann@/ledger?host={tmp_path}")
+    return Ledger()
+
+
+def test_a_server_starts_while_the_ledger_does_not_answer(unreachable: Ledger, version: Path) -> None:
+    """With what was served last, bundles and verdicts checked; deploying something else waits for the ledger."""
+    assert prepare_start(unreachable) == read_revision(version)
+    with pytest.raises(LedgerUnreachableError):
+        prepare(unreachable)
+    _flip(next(version.glob("verdicts/*.json")))
+    with pytest.raises(VerdictError):
+        prepare_start(unreachable)
+
+
+def test_without_a_ledger_nothing_starts_for_the_first_time(unreachable: Ledger, version: Path) -> None:
+    """What was never served here is not guessed."""
+    version.with_name("config.pbtxt").unlink()
+
+    with pytest.raises(LedgerUnreachableError):
+        prepare_start(unreachable)
 
 
 def test_a_version_that_nobody_asked_for_is_found(version: Path) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sidrec import home
 from sidrec.cli.console import JsonFlag, emit
-from sidrec.errors import ServingError, UsageError
+from sidrec.errors import LedgerUnreachableError, ServingError, UsageError
 
 _DETACH_S = 240.0
 _STOP_S = 40.0
@@ -56,7 +56,7 @@ def serve(
             f"a server of this SIDREC_HOME runs already at {running['grpc']} (process {running['pid']})",
             next_step="sidrec status, or sidrec stop first",
         )
-    if Ledger().desired() is None:
+    if _nothing_asked_for():
         raise ServingError(
             "nothing was promoted yet, so there is nothing to serve",
             evidence=Ledger().path,
@@ -79,6 +79,16 @@ def serve(
         instances=instances,
     )
     front.run(lambda value: emit(value, as_json, lambda: print(_line(value), flush=True)))
+
+
+def _nothing_asked_for() -> bool:
+    """Whether the ledger says that nothing is to be served; one that does not answer says nothing."""
+    from sidrec.release.ledger import Ledger
+
+    try:
+        return Ledger().desired() is None
+    except LedgerUnreachableError:
+        return False
 
 
 def stop(as_json: JsonFlag = False) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, String, Table, Text, create_engine, event, select
 from sqlalchemy import inspect as schema_of
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from sidrec.errors import BusyError, LedgerError, UsageError
+from sidrec.errors import BusyError, LedgerError, LedgerUnreachableError, UsageError
 from sidrec.release import triggers
 from sidrec.release.row import GENESIS, LedgerRow
 
@@ -189,7 +189,9 @@ def _said(error: DBAPIError, name: str) -> LedgerError | BusyError:
         return BusyError(f"the ledger was locked for {WAIT_S:.0f} s", evidence=name)
     if triggers.REFUSAL in text:
         return LedgerError(f"the ledger refused: {text}", evidence=name, next_step="sidrec ledger verify")
-    return LedgerError(
+    # A broken file is no absent server: what cannot be read here is not taken for what cannot be reached.
+    kind = LedgerUnreachableError if isinstance(error, OperationalError) and "postgresql" in name else LedgerError
+    return kind(
         f"the ledger cannot be read: {text}",
         evidence=name,
         next_step="restore it from a copy, or see SIDREC_LEDGER_URL; servers serve on what they have",
