@@ -7,7 +7,6 @@ Times are the wall's. `SIDREC_LEDGER_URL` names a team's PostgreSQL; without it 
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from sidrec import home
 from sidrec.errors import LedgerError, UsageError
-from sidrec.release.ledger_file import Check, read_file
+from sidrec.release import first_version
+from sidrec.release.ledger_file import Check
 from sidrec.release.revision import Revision
 from sidrec.release.row import (
     GENESIS,
@@ -99,11 +99,13 @@ class Ledger:
             check = self._checked(store.contents(connection))
             check_witness(self._witness_path, read_witness(self._witness_path), check.rows)
             writer = Writer(check.rows, connection)
-            taken_over = self._take_over(writer)
+            old = None if self._url else first_version.found(self._first_version, writer.rows)
+            if old is not None and not writer.rows:
+                for row in old:
+                    writer.store(row)
             yield writer
-        if taken_over:
-            for path in (self._first_version, self._first_version.with_suffix(".head")):
-                path.replace(path.with_name(f"{path.name}.imported"))
+        if old is not None:
+            first_version.put_aside(self._first_version, now_in=self.path)
         remember(self._witness_path, writer.rows)
 
     def record_live(self, revision: Revision, *, who: str, why: str) -> LedgerRow:
@@ -194,31 +196,6 @@ class Ledger:
                 f" ({found.head_hash[:12]}…): rows were cut off or rewritten"
             )
         return _check(rows)
-
-    def _take_over(self, writer: "Writer") -> bool:
-        """Store the rows of the first versions' file where there is one; return whether there is.
-
-        A crash before the file is renamed leaves both: then they must agree.
-        """
-        old = self._first_version
-        if self._url or not old.exists():
-            return False
-        check = read_file(old)
-        if check.rows and not old.with_suffix(".head").exists():
-            raise LedgerError(
-                f"{old.name} has {len(check.rows)} rows and no head beside it: it may have been cut", evidence=old
-            )
-        if not writer.rows:
-            for row in check.rows:
-                writer.store(row)
-            print(f"ledger: {len(check.rows)} rows of {old} are now in {self._file}", file=sys.stderr)
-        elif [row.hash for row in check.rows] != [row.hash for row in writer.rows[: len(check.rows)]]:
-            raise LedgerError(
-                f"{old} and {self._file} are two histories: something older wrote to the first after it was taken over",
-                evidence=old,
-                next_step=f"compare them with sidrec ledger show --file {old}, then move one away",
-            )
-        return True
 
 
 @dataclass(slots=True)
