@@ -19,7 +19,7 @@ from sidrec.data.catalog import Catalog
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.recommender import Answer, Recommender, Request
-from sidrec.release.revision import Arm, Revision, arm_for
+from sidrec.release.revision import Arm, Assignment, Revision, assign
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,8 @@ class Served:
     feature_age_s: int | None
     group_size: int
     feature_status: str | None = None
+    counts: bool = True
+    """Whether the user is one of the experiment's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Refused:
 @dataclass(slots=True)
 class _Pending:
     request: ParsedRequest
-    arm: Arm
+    assignment: Assignment
     now: int
     items: tuple[str, ...]
     times: tuple[int, ...]
@@ -97,6 +99,10 @@ class _Pending:
     think_until: float | None = None
     feature_age_s: int | None = None
     feature_status: str | None = None
+
+    @property
+    def arm(self) -> Arm:
+        return self.assignment.arm
 
     def query(self) -> Request:
         request = self.request
@@ -137,7 +143,8 @@ class Answerer:
         outcomes: dict[int, Served | Refused] = {}
         pending: dict[int, _Pending] = {}
         for index, request in enumerate(requests):
-            arm = arm_for(request.user_id or request.request_id, self.revision.salt, self.revision.arms)
+            assignment = assign(request.user_id or request.request_id, self.revision)
+            arm = assignment.arm
             as_of = self.recommenders[arm.bundle.bundle_id].as_of_time
             try:
                 now = clock.now(self.revision.clock, request.event_time, as_of)
@@ -145,7 +152,7 @@ class Answerer:
                 outcomes[index] = Refused(error.message, invalid=True)
                 continue
             source: HistorySource = "request" if request.history else "none"
-            pending[index] = _Pending(request, arm, now, request.history, request.history_time, source)
+            pending[index] = _Pending(request, assignment, now, request.history, request.history_time, source)
         self._read_histories(list(pending.values()))
         groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
         for index, one in pending.items():
@@ -237,6 +244,7 @@ class Answerer:
             feature_age_s=one.feature_age_s,
             group_size=group_size,
             feature_status=one.feature_status,
+            counts=one.assignment.counts,
         )
 
 
@@ -274,7 +282,7 @@ def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
         arm=served.arm.name,
         bundle_id=served.arm.bundle.bundle_id,
         revision=revision.revision,
-        experiment=revision.experiment,
+        experiment=revision.experiment if served.counts else None,
         surface=request.surface,
         k=request.k,
         exclude_seen=request.exclude_seen,

@@ -22,6 +22,7 @@ from sidrec.exposure import ExposureWriter
 log = logging.getLogger(__name__)
 
 _PUBLISH_S = 1.0
+OUTSIDE = "outside"
 _COUNTERS = {
     "sidrec_answers_total": "Answers by arm and source",
     "sidrec_refusals_total": "Requests without an answer, by whose fault it was",
@@ -123,7 +124,8 @@ def counts(outcomes: Sequence[Served | Refused]) -> Counter[Key]:
             continue
         if outcome.request.canary:
             continue
-        arm = ("arm", outcome.arm.name)
+        # Apart from the arm, so that a read-out can hold its log against the answers of its own users.
+        arm = ("arm", outcome.arm.name if outcome.counts else OUTSIDE)
         found["sidrec_answers_total", arm, ("source", outcome.answer.source)] += 1
         found["sidrec_beams_total", arm] += outcome.answer.beam_width
         found["sidrec_valid_beams_total", arm] += outcome.answer.valid_beams

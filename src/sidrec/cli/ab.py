@@ -1,4 +1,4 @@
-"""`sidrec ab`: how large an experiment must be, and what it shows."""
+"""`sidrec ab`: how large an experiment must be, and what it shows; its moves are in `ab_run`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidrec import files, home
+from sidrec.cli import ab_run
 from sidrec.cli.ab_simulate import simulate
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import UsageError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sidrec.experiment.readout import Readout
     from sidrec.release.revision import Revision
 
-ab = typer.Typer(help="Experiments: size, read-out, simulated traffic.", no_args_is_help=True)
+ab = typer.Typer(help="Experiments: plan, start, ramp, stop, read-out.", no_args_is_help=True)
 
 PlanFile = Annotated[Path, typer.Argument(help="The experiment's plan, YAML (docs/experimentation.md).")]
 Exposures = Annotated[Path | None, typer.Option(help="Folder of exposure segments; this installation's.")]
@@ -26,13 +27,14 @@ _SCHEMA_VERSION = 1
 
 def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
+    ab_run.mount(ab)
     ab.command()(simulate)
     root.add_typer(ab, name="ab")
 
 
 @ab.callback()
 def _ab() -> None:
-    """Experiments: size, read-out, simulated traffic."""
+    """Experiments: plan, start, ramp, stop, read-out."""
 
 
 @ab.command()

@@ -25,7 +25,7 @@ from sidrec.release.revision import Revision
 
 SCHEMA_VERSION: Final = 1
 GENESIS = "0" * 64
-Action = Literal["promote", "rollback", "live"]
+Action = Literal["promote", "ramp", "stop", "rollback", "live"]
 _LOCK_WAIT_S = 30.0
 
 
