@@ -20,9 +20,10 @@ from sidrec import contract
 from sidrec.bundle import Bundle
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError
+from sidrec.exclusion import Exclusion
 from sidrec.exposure import frame
 from sidrec.recommender import Answer, Recommender, Request
-from sidrec.release.revision import arm_for
+from sidrec.release.revision import assign
 from tests.serving.world import make_bundle, make_revision
 
 
@@ -150,9 +151,10 @@ def test_a_request_that_breaks_the_model_fails_alone(make: Callable[..., Answere
 
 
 def test_the_arm_is_the_users_and_else_the_requests(bundle: Bundle, tmp_path: Path) -> None:
-    """Sticky by user id; without one, by request id."""
+    """Sticky by user id; without one, by request id; who is outside the experiment's piece is logged without it."""
     other = make_bundle(tmp_path, newest=50)
-    revision = make_revision(1, bundle, other)
+    piece = Exclusion(group="checkout", low=0.0, high=0.8)
+    revision = make_revision(1, bundle, other, exclusion=piece)
     opened = {one.bundle_id: Recommender.open(one.folder) for one in (bundle, other)}
     batch = [request(USER_ID=f"u{n}", CONTEXT=json.dumps({"request_id": f"r{n}"})) for n in range(40)]
     batch += [request(CONTEXT=json.dumps({"request_id": f"r{n}"})) for n in range(40)]
@@ -161,8 +163,9 @@ def test_the_arm_is_the_users_and_else_the_requests(bundle: Bundle, tmp_path: Pa
 
     for parsed, outcome in zip(batch, outcomes, strict=True):
         assert isinstance(outcome, Served)
-        arm = arm_for(parsed.user_id or parsed.request_id, "s", revision.arms)
+        arm, counts, _ = assign(parsed.user_id or parsed.request_id, revision)
         assert outcome.arm == arm
+        assert exposure(outcome, revision, 1.0).experiment == ("test" if counts else None)
         assert outcome.answer.item_ids[0] == ("i0" if arm.name == "control" else "i50")
     assert len({outcome.arm.name for outcome in outcomes if isinstance(outcome, Served)}) == 2
 
