@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from serving.triton.drawing import Shown, best, drawn
 from serving.triton.parse import ParsedRequest
 from sidrec import clock
 from sidrec.data.catalog import Catalog
@@ -70,6 +71,8 @@ class Served:
     request: ParsedRequest
     arm: Arm
     answer: Answer
+    query: Request
+    """What the bundle was asked."""
     event_time: int
     history_source: HistorySource
     history_length: int
@@ -78,6 +81,9 @@ class Served:
     feature_status: str | None = None
     counts: bool = True
     """Whether the user is one of the experiment's."""
+    ranks: list[int] | None = None
+    propensities: list[float] | None = None
+    """Of a drawn answer: each item's place among the candidates, and its chance to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class Refused:
 class _Pending:
     request: ParsedRequest
     assignment: Assignment
+    num_candidates: int
     now: int
     items: tuple[str, ...]
     times: tuple[int, ...]
@@ -109,7 +116,7 @@ class _Pending:
         return Request(
             self.items,
             self.times,
-            k=request.k,
+            k=self.num_candidates,
             exclude_seen=request.exclude_seen,
             now=self.now,
             think_until=self.think_until,
@@ -152,7 +159,10 @@ class Answerer:
                 outcomes[index] = Refused(error.message, invalid=True)
                 continue
             source: HistorySource = "request" if request.history else "none"
-            pending[index] = _Pending(request, assignment, now, request.history, request.history_time, source)
+            # A drawn answer is drawn from more than is shown.
+            explored = self.revision.exploration if assignment.explores else None
+            wanted = request.k if explored is None else max(request.k, explored.candidates)
+            pending[index] = _Pending(request, assignment, wanted, now, request.history, request.history_time, source)
         self._read_histories(list(pending.values()))
         groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
         for index, one in pending.items():
@@ -227,17 +237,20 @@ class Answerer:
     def _served(
         self, one: _Pending, answer: Answer, recommender: Recommender, width: int | None, group_size: int
     ) -> Served | Refused:
+        if answer.source == "degraded" and width == self.revision.beam_width:
+            # The revision's own budget is not a degradation, though it be below the bundle's.
+            answer = dataclasses.replace(answer, source="model")
+        shown = self._shown(one, answer)
+        answer = shown.answer
         fault = answer_fault(answer, one.request.k, recommender.catalog)
         if fault is not None:
             log.error("event=bad_answer bundle=%s fault=%s", recommender.bundle_id, fault)
             return Refused("the model's answer broke the contract", invalid=False)
-        if answer.source == "degraded" and width == self.revision.beam_width:
-            # The revision's own budget is not a degradation, though it be below the bundle's.
-            answer = dataclasses.replace(answer, source="model")
         return Served(
             request=one.request,
             arm=one.arm,
             answer=answer,
+            query=one.query(),
             event_time=one.now,
             history_source=one.history_source,
             history_length=len(one.items),
@@ -245,7 +258,17 @@ class Answerer:
             group_size=group_size,
             feature_status=one.feature_status,
             counts=one.assignment.counts,
+            ranks=shown.ranks,
+            propensities=shown.propensities,
         )
+
+    def _shown(self, one: _Pending, answer: Answer) -> Shown:
+        exploration = self.revision.exploration if one.assignment.explores else None
+        if exploration is None:
+            return Shown(answer)
+        if not np.isfinite(answer.scores).all():
+            return best(answer, one.request.k)  # nothing to draw by; the check of the answer says so
+        return drawn(answer, one.request.k, exploration, request_id=one.request.request_id, salt=self.revision.salt)
 
 
 def answer_fault(answer: Answer, k: int, catalog: Catalog) -> str | None:
@@ -299,4 +322,6 @@ def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
         valid_beams=answer.valid_beams,
         group_size=served.group_size,
         stats=[{"name": name, "value": value} for name, value in answer.stats.items()],
+        ranks=served.ranks,
+        propensities=served.propensities,
     )

@@ -15,7 +15,8 @@ from serving.triton.parse import ParsedRequest
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError
-from sidrec.release.revision import Arm, Revision, assign
+from sidrec.recommender import Recommender, Request
+from sidrec.release.revision import SHADOW, Arm, BundleRef, Revision, assign
 
 _TRIES = 100_000
 K = 10
@@ -101,6 +102,19 @@ def check_revision(answerer: Answerer) -> list[Served]:
             check(one, outcome.answer.item_ids, outcome.answer.source, recommender.catalog.index_of, arm)
             answers.append(outcome)
     return answers
+
+
+def check_shadow(recommender: Recommender, ref: BundleRef) -> None:
+    """Ask the shadow's bundle every golden request, without a server.
+
+    Raises:
+        ServingError: an answer breaks its rule.
+    """
+    shadow = Arm(name=SHADOW, bundle=ref, share=0.0)
+    golden = goldens(recommender.catalog, recommender.as_of_time)
+    queries = [Request(one.history, one.history_time, k=K, exclude_seen=one.exclude_seen) for one in golden]
+    for one, answer in zip(golden, recommender.recommend(queries), strict=True):
+        check(one, answer.item_ids, answer.source, recommender.catalog.index_of, shadow)
 
 
 def check(golden: Golden, item_ids: Sequence[str], source: str, known: Collection[str], arm: Arm) -> None:

@@ -28,6 +28,7 @@ _COUNTERS = {
     "sidrec_refusals_total": "Requests without an answer, by whose fault it was",
     "sidrec_beams_total": "Beams that were searched, by arm",
     "sidrec_valid_beams_total": "Beams that ended at an item of the catalogue, by arm",
+    "sidrec_shadow_total": "Requests that the shadow was offered, by what became of them",
     "sidrec_feature_reads_total": "Histories asked of the feature store, by what it said",
     "sidrec_feature_age_seconds_sum": "Ages of the histories that the feature store gave, added up",
     "sidrec_feature_age_seconds_count": "Histories with an age that the feature store gave",
@@ -68,6 +69,11 @@ class Metrics:
         found = counts(outcomes)
         with self._lock:
             self._counted.update(found)
+
+    def count_shadow(self, outcome: str) -> None:
+        """Add what became of one request that the shadow was offered."""
+        with self._lock:
+            self._counted["sidrec_shadow_total", ("outcome", outcome)] += 1
 
     def close(self) -> None:
         """Publish what is left and stop."""

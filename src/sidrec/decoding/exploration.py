@@ -48,9 +48,9 @@ def draw(probs: NDArray[np.float64], generator: np.random.Generator) -> NDArray[
     order = generator.permutation(len(probs))
     ends = np.cumsum(probs[order])
     total = round(float(ends[-1]))
-    # The last end is the total only up to rounding, and a tooth between the two would fall on nothing.
+    # Rounding must leave no tooth beyond the last end, where nothing lies.
     ends[-1] = total
-    teeth = generator.random() + np.arange(total)
+    teeth = np.minimum(generator.random() + np.arange(total), np.nextafter(total, 0))
     return np.sort(order[np.searchsorted(ends, teeth, side="right")])
 
 

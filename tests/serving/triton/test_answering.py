@@ -19,6 +19,7 @@ from serving.triton.parse import ParsedRequest, parse
 from sidrec import contract
 from sidrec.bundle import Bundle
 from sidrec.data.catalog import Catalog
+from sidrec.decoding.exploration import Exploration
 from sidrec.errors import ServingError
 from sidrec.exclusion import Exclusion
 from sidrec.exposure import frame
@@ -308,3 +309,36 @@ def test_what_the_search_says_is_in_the_row(make: Callable[..., Answerer]) -> No
         assert isinstance(served, Served)
 
         assert frame([exposure(served, answerer.revision, 1.5)])["stats"].to_list() == [said]
+
+
+def test_an_exploring_user_gets_a_drawn_answer(make: Callable[..., Answerer]) -> None:
+    """Some of the best 20, best first, with place and chance in the row; the same again when it is asked again."""
+    answerer = make(exploration=Exploration(share=0.5, temperature=5.0, candidates=20), deadline_ms=60_000)
+    batch = [request(USER_ID=f"u{n}", HISTORY=["i1"], K=5, CONTEXT=f'{{"request_id": "r{n}"}}') for n in range(40)]
+    rows = [exposure(one, answerer.revision, 1.0) for one in answerer.answer(batch) if isinstance(one, Served)]
+    again = [exposure(one, answerer.revision, 1.0) for one in answerer.answer(batch) if isinstance(one, Served)]
+    exploring = [row for row in rows if assign(str(row.user_id), answerer.revision).explores]
+    plain = [row for row in rows if row not in exploring]
+
+    assert [row.item_ids for row in rows] == [row.item_ids for row in again]
+    assert len(exploring) > 5
+    assert all(row.propensities is None and row.item_ids == [f"i{n}" for n in range(5)] for row in plain)
+    for row in exploring:
+        assert row.ranks is not None
+        assert row.item_ids == [f"i{rank}" for rank in row.ranks]
+        assert len(row.propensities or []) == 5
+        assert row.scores == sorted(row.scores, reverse=True)
+    assert len({tuple(row.item_ids) for row in exploring}) > 5
+
+
+@pytest.mark.parametrize("history", [[], ["i1"]])
+def test_nothing_is_drawn_from_a_cold_or_a_degraded_answer(make: Callable[..., Answerer], history: list[str]) -> None:
+    """They are no model's whole answer: the best items, no chances."""
+    answerer = make(exploration=Exploration(share=0.5, temperature=5.0, candidates=20))
+    user = next(f"u{n}" for n in range(99) if assign(f"u{n}", answerer.revision).explores)
+    late = json.dumps({"sent_at_ms": int(time.time() * 1000) - 1900})
+    [served] = answerer.answer([request(USER_ID=user, HISTORY=history, K=3, CONTEXT=late)])
+    assert isinstance(served, Served)
+
+    assert served.answer.source == ("degraded" if history else "cold")
+    assert (served.answer.item_ids, served.propensities) == (("i0", "i1", "i2"), None)
