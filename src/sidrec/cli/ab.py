@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidrec import files, home
-from sidrec.cli import ab_run
+from sidrec.cli import ab_preread, ab_run
 from sidrec.cli.ab_simulate import simulate
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import UsageError
@@ -29,6 +29,7 @@ _SCHEMA_VERSION = 1
 def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
     ab_run.mount(ab)
+    ab_preread.mount(ab)
     ab.command()(simulate)
     root.add_typer(ab, name="ab")
 
@@ -188,7 +189,7 @@ def _plan(named: str) -> "Plan":
 def _phase(plan: "Plan", asked: str | None) -> "tuple[Revision, list[dict[str, Any]]]":
     """Return the revision whose phase is read, and every phase of the experiment that the ledger knows."""
     from sidrec.release.ledger import Ledger
-    from sidrec.release.trial import phases
+    from sidrec.release.standing import phases
 
     known = {row.revision.revision: row for row in phases(Ledger().rows(), plan.experiment)}
     steps = [

@@ -35,7 +35,7 @@ def plan(
     from sidrec.experiment.frozen import freeze, path_of
     from sidrec.experiment.plan import load_plan
     from sidrec.release.ledger import Ledger
-    from sidrec.release.trial import phases
+    from sidrec.release.standing import phases
 
     planned = load_plan(file)
     frozen = freeze(
@@ -82,7 +82,7 @@ def start(
         accept_inconclusive=accept_inconclusive,
         second_approver=second_approver,
     )
-    _finish(row, deploy=not no_deploy, as_json=as_json)
+    finish(row, deploy=not no_deploy, as_json=as_json)
 
 
 def ramp(
@@ -101,17 +101,18 @@ def ramp(
     frozen = open_frozen(experiment)
     shares = dict(_share(one, frozen.plan.treatment) for one in share)
     row = trial.ramp(_design(frozen), shares, why=reason, who=actor())
-    _finish(row, deploy=not no_deploy, as_json=as_json)
+    finish(row, deploy=not no_deploy, as_json=as_json)
 
 
 def stop(reason: Reason, no_deploy: NoDeploy = False, as_json: JsonFlag = False) -> None:
     """End the running experiment: no challenger has a share, everybody is the champion's."""
     from sidrec.release import trial
 
-    _finish(trial.stop(why=reason, who=actor()), deploy=not no_deploy, as_json=as_json)
+    finish(trial.stop(why=reason, who=actor()), deploy=not no_deploy, as_json=as_json)
 
 
-def _finish(row: "LedgerRow", *, deploy: bool, as_json: bool) -> None:
+def finish(row: "LedgerRow", *, deploy: bool, as_json: bool) -> None:
+    """Deploy what a row asks for, as a promotion is, and say what was asked and what came of it."""
     if not as_json:
         print(row.why)
     _finish_move(row, deploy=deploy, as_json=as_json, verdict=None)

@@ -17,6 +17,7 @@ from sidrec.exclusion import Exclusion
 from sidrec.release.ledger import Ledger, LedgerRow
 from sidrec.release.ramp import check_ramp
 from sidrec.release.revision import Arm, BundleRef, Revision
+from sidrec.release.standing import author_and_reason, decisions, next_number, other_person, phases, standing
 from sidrec.release.verdict import check_verdict
 
 
@@ -61,7 +62,7 @@ def start(
         InconclusiveError: a challenger's verdict is inconclusive and nobody stood up for it.
         LedgerError: nothing was promoted yet, another experiment runs, or this one has run.
     """
-    author, reason = _author_and_reason(who, why)
+    author, reason = author_and_reason(who, why)
     wanted = [arm for arm in design.shares if arm != design.control]
     if set(challengers) != set(wanted):
         raise UsageError(
@@ -69,20 +70,19 @@ def start(
             f"{', '.join(challengers) or 'none'}",
             next_step="name each challenger's bundle under `bundles:` in the plan",
         )
-    approver = _approver(second_approver, author)
+    approver = other_person(second_approver, author)
     accepted = accept_inconclusive and approver is not None
     for bundle, path in challengers.values():
         _require_result(bundle, path, accepted=accepted, now=now)
     book = ledger or Ledger()
     with book.writing() as writer:
-        decisions = _decisions(writer.rows)
-        if ran := [row for row in decisions if row.revision.experiment == design.experiment]:
+        if ran := phases(writer.rows, design.experiment):
             raise LedgerError(
                 f"experiment {design.experiment} has run already (row {ran[0].seq} of the ledger)",
                 evidence=book.path,
                 next_step="freeze its plan as an experiment of another name",
             )
-        present = _present(book, decisions)
+        present = standing(book, writer.rows)
         if present.revision.experiment is not None:
             raise LedgerError(
                 f"experiment {present.revision.experiment} runs, and a server answers by one experiment",
@@ -94,7 +94,7 @@ def start(
         revision = Revision.model_validate(
             present.revision.model_dump()
             | {
-                "revision": _next_number(writer.rows),
+                "revision": next_number(writer.rows),
                 "arms": [
                     Arm(name=arm, bundle=refs[arm], share=design.shares[arm]) for arm in (design.control, *wanted)
                 ],
@@ -125,11 +125,11 @@ def ramp(design: Design, shares: Mapping[str, float], *, why: str, who: str, led
         UsageError: an arm that is none, more than all users, or users who would leave an arm that goes on.
         LedgerError: the experiment does not run, or has these shares already.
     """
-    author, reason = _author_and_reason(who, why)
+    author, reason = author_and_reason(who, why)
     book = ledger or Ledger()
     with book.writing() as writer:
         present = _running(book, writer.rows, design)
-        revision = ramped(present.revision, shares).renumbered(_next_number(writer.rows))
+        revision = ramped(present.revision, shares).renumbered(next_number(writer.rows))
         check_ramp(present.revision, revision)
         if revision.contents_sha256 == present.revision.contents_sha256:
             raise LedgerError(
@@ -174,39 +174,29 @@ def stop(*, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
         UsageError: no reason or no author.
         LedgerError: no experiment runs.
     """
-    author, reason = _author_and_reason(who, why)
+    author, reason = author_and_reason(who, why)
     book = ledger or Ledger()
     with book.writing() as writer:
-        decisions = _decisions(writer.rows)
-        present = _present(book, decisions)
+        present = standing(book, writer.rows)
         name = present.revision.experiment
         if name is None:
             raise LedgerError("no experiment runs", evidence=book.path, next_step="sidrec ledger show")
-        before = [row for row in decisions if row.revision.experiment != name]
+        before = [row for row in decisions(writer.rows) if row.revision.experiment != name]
         champion = present.revision.arms[0].bundle
         back = next(row for row in reversed(before) if row.revision.arms[0].bundle == champion)
         return writer.append(
             "stop",
             who=author,
             why=f"experiment {name} stop (plan {_digits(present.revision)}): {reason}",
-            revision=back.revision.renumbered(_next_number(writer.rows)),
+            revision=back.revision.renumbered(next_number(writer.rows)),
             verdicts=back.verdicts,
             second_approver=back.second_approver,
             restores=back.revision.revision,
         )
 
 
-def phases(rows: list[LedgerRow], experiment: str) -> list[LedgerRow]:
-    """Return the rows that asked for a revision of the experiment, oldest first: each is a phase of constant shares."""
-    return [row for row in _decisions(rows) if row.revision.experiment == experiment]
-
-
-def _decisions(rows: list[LedgerRow]) -> list[LedgerRow]:
-    return [row for row in rows if row.action in ("promote", "ramp", "stop", "rollback")]
-
-
 def _running(book: Ledger, rows: list[LedgerRow], design: Design) -> LedgerRow:
-    present = _present(book, _decisions(rows))
+    present = standing(book, rows)
     running = present.revision.experiment
     if running != design.experiment:
         raise LedgerError(
@@ -224,16 +214,6 @@ def _running(book: Ledger, rows: list[LedgerRow], design: Design) -> LedgerRow:
     return present
 
 
-def _present(book: Ledger, decisions: list[LedgerRow]) -> LedgerRow:
-    if not decisions:
-        raise LedgerError(
-            "nothing was promoted yet, so there is no champion to compare with",
-            evidence=book.path,
-            next_step="sidrec promote --first --reason '…'",
-        )
-    return decisions[-1]
-
-
 def _require_result(bundle: Bundle, path: Path, *, accepted: bool, now: datetime | None) -> None:
     verdict = check_verdict(path, bundle, now=now)
     if verdict.result == "fail":
@@ -244,25 +224,6 @@ def _require_result(bundle: Bundle, path: Path, *, accepted: bool, now: datetime
         )
 
 
-def _approver(given: str | None, author: str) -> str | None:
-    approver = None if given is None else given.strip()
-    if approver is not None and (not approver or approver.casefold() == author.casefold()):
-        raise UsageError(
-            f"the second approver is somebody else than the author ({author})",
-            next_step="--second-approver NAME of a person who looked at the verdict",
-        )
-    return approver
-
-
-def _author_and_reason(who: str, why: str) -> tuple[str, str]:
-    author, reason = who.strip(), why.strip()
-    if not author:
-        raise UsageError("a move in the ledger has an author", next_step="set SIDREC_ACTOR")
-    if not reason:
-        raise UsageError("a move in the ledger has a reason", next_step="--reason '…'")
-    return author, reason
-
-
 def _said(revision: Revision) -> str:
     shares = ", ".join(f"{arm.name} {arm.share:.6g}" for arm in revision.arms[1:])
     return f"experiment {revision.experiment} {shares} (plan {_digits(revision)})"
@@ -270,7 +231,3 @@ def _said(revision: Revision) -> str:
 
 def _digits(revision: Revision) -> str:
     return "none" if revision.plan is None else revision.plan[:12]
-
-
-def _next_number(rows: list[LedgerRow]) -> int:
-    return max((row.revision.revision for row in rows), default=0) + 1

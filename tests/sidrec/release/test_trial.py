@@ -13,6 +13,7 @@ from sidrec.exclusion import Exclusion
 from sidrec.release import trial
 from sidrec.release.ledger import Ledger, LedgerRow
 from sidrec.release.promotion import authorise, promote
+from sidrec.release.standing import phases
 from sidrec.release.trial import Design
 from tests.release_world import gate, make_bundle, make_signed
 
@@ -74,7 +75,7 @@ def test_a_ramp_grows_and_never_shrinks(candidate: Mapping[str, trial.Candidate]
         trial.ramp(DESIGN, {"challenger": 0.2}, **MOVE)
 
     assert [shares(row)["challenger"] for row in grown] == [0.2, 0.5]
-    assert [row.revision.revision for row in trial.phases(Ledger().rows(), "codes")] == [2, 3, 4]
+    assert [row.revision.revision for row in phases(Ledger().rows(), "codes")] == [2, 3, 4]
 
 
 def test_a_stop_brings_back_what_was_there_before(
