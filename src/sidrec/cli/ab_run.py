@@ -86,7 +86,7 @@ def start(
 
 
 def ramp(
-    experiment: Experiment,
+    experiment: Annotated[str, typer.Argument(help="The experiment, or canary, that runs.")],
     share: Annotated[
         list[str], typer.Option(help="New share of the treatment, 0.2; or of an arm, ARM=0.2; repeatable.")
     ],
@@ -95,20 +95,31 @@ def ramp(
     as_json: JsonFlag = False,
 ) -> None:
     """Let challengers grow; refused where a user who was exposed would change arms."""
-    from sidrec.experiment.frozen import open_frozen
+    from sidrec.experiment.frozen import open_frozen, path_of
     from sidrec.release import trial
 
-    frozen = open_frozen(experiment)
-    shares = dict(_share(one, frozen.plan.treatment) for one in share)
-    row = trial.ramp(_design(frozen), shares, why=reason, who=actor())
+    frozen = open_frozen(experiment) if path_of(experiment).is_file() else None
+    treatment = _only_challenger(experiment) if frozen is None else frozen.plan.treatment
+    row = trial.ramp(
+        experiment,
+        dict(_share(one, treatment) for one in share),
+        plan=None if frozen is None else frozen.sha256,
+        why=reason,
+        who=actor(),
+    )
     finish(row, deploy=not no_deploy, as_json=as_json)
 
 
-def stop(reason: Reason, no_deploy: NoDeploy = False, as_json: JsonFlag = False) -> None:
+def stop(
+    reason: Reason,
+    experiment: Annotated[str | None, typer.Argument(help="The experiment, or canary, that runs.")] = None,
+    no_deploy: NoDeploy = False,
+    as_json: JsonFlag = False,
+) -> None:
     """End the running experiment: no challenger has a share, everybody is the champion's."""
     from sidrec.release import trial
 
-    finish(trial.stop(why=reason, who=actor()), deploy=not no_deploy, as_json=as_json)
+    finish(trial.stop(experiment, why=reason, who=actor()), deploy=not no_deploy, as_json=as_json)
 
 
 def finish(row: "LedgerRow", *, deploy: bool, as_json: bool) -> None:
@@ -131,6 +142,15 @@ def _design(frozen: "FrozenPlan") -> "Design":
         exclusion=plan.exclusion,
         exploration=plan.exploration,
     )
+
+
+def _only_challenger(experiment: str) -> str:
+    """Return the one arm that grows where no plan names it, such as a canary."""
+    from sidrec.release.ledger import Ledger
+
+    present = Ledger().desired()
+    arms = [] if present is None or present.experiment != experiment else [arm.name for arm in present.arms[1:]]
+    return arms[0] if len(arms) == 1 else ""
 
 
 def _share(text: str, treatment: str) -> tuple[str, float]:

@@ -2,8 +2,9 @@
 
 from sidrec.decoding.exploration import Exploration
 from sidrec.errors import LedgerError
+from sidrec.release.authors import author_and_reason
 from sidrec.release.ledger import Ledger, LedgerRow
-from sidrec.release.standing import author_and_reason, next_number, standing
+from sidrec.release.standing import next_revision, standing
 
 
 def explore(exploration: Exploration | None, *, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
@@ -31,7 +32,7 @@ def explore(exploration: Exploration | None, *, why: str, who: str, ledger: Ledg
             who=author,
             why=f"exploration {said}: {reason}",
             revision=present.revision.model_copy(
-                update={"revision": next_number(writer.rows), "exploration": exploration}
+                update={"revision": next_revision(writer.rows), "exploration": exploration}
             ),
             verdicts=present.verdicts,
             second_approver=present.second_approver,

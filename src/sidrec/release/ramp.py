@@ -30,8 +30,8 @@ def check_ramp(before: Revision, after: Revision) -> None:
         )
     if before.plan != after.plan:
         raise UsageError(
-            f"experiment {after.experiment} began under the plan {_digits(before.plan)}, this revision has "
-            f"{_digits(after.plan)}: a plan does not change once users were exposed",
+            f"experiment {after.experiment} began under the plan {digits(before.plan)}, this revision has "
+            f"{digits(after.plan)}: a plan does not change once users were exposed",
             next_step="put the plan back, or start another experiment with the other one",
         )
     if (before.exclusion, before.exploration) != (after.exclusion, after.exploration):
@@ -74,5 +74,6 @@ def _line(revision: Revision) -> Buckets:
     return buckets(tuple(arm.share for arm in revision.arms))
 
 
-def _digits(plan: str | None) -> str:
+def digits(plan: str | None) -> str:
+    """Return what people read of a plan's SHA-256."""
     return "none" if plan is None else plan[:12]

@@ -1,8 +1,8 @@
-"""What the ledger asks for now, and what every move that follows needs: an author, a reason, the next number."""
+"""What the ledger asks for now, and which rows asked for an experiment's phases."""
 
 from collections.abc import Sequence
 
-from sidrec.errors import LedgerError, UsageError
+from sidrec.errors import LedgerError
 from sidrec.release.ledger import Ledger, LedgerRow
 
 
@@ -32,35 +32,6 @@ def standing(book: Ledger, rows: Sequence[LedgerRow]) -> LedgerRow:
     return asked[-1]
 
 
-def next_number(rows: Sequence[LedgerRow]) -> int:
-    """Return a revision's number that was never used."""
+def next_revision(rows: Sequence[LedgerRow]) -> int:
+    """Return a number that no row's revision has."""
     return max((row.revision.revision for row in rows), default=0) + 1
-
-
-def author_and_reason(who: str, why: str) -> tuple[str, str]:
-    """Return both without the space around them.
-
-    Raises:
-        UsageError: one of them is empty.
-    """
-    author, reason = who.strip(), why.strip()
-    if not author:
-        raise UsageError("a move in the ledger has an author", next_step="set SIDREC_ACTOR")
-    if not reason:
-        raise UsageError("a move in the ledger has a reason", next_step="--reason '…'")
-    return author, reason
-
-
-def other_person(given: str | None, author: str) -> str | None:
-    """Return who else stands behind a move, None where nobody was named.
-
-    Raises:
-        UsageError: it is the author, or nobody's name.
-    """
-    named = None if given is None else given.strip()
-    if named is not None and (not named or named.casefold() == author.casefold()):
-        raise UsageError(
-            f"the second approver is somebody else than the author ({author})",
-            next_step="--second-approver NAME of a person who looked at the verdict",
-        )
-    return named

@@ -14,10 +14,11 @@ from sidrec.bundle import Bundle
 from sidrec.decoding.exploration import Exploration
 from sidrec.errors import InconclusiveError, LedgerError, UsageError, VerdictError
 from sidrec.exclusion import Exclusion
+from sidrec.release.authors import author_and_reason, second_person
 from sidrec.release.ledger import Ledger, LedgerRow
-from sidrec.release.ramp import check_ramp
+from sidrec.release.ramp import check_ramp, digits
 from sidrec.release.revision import Arm, BundleRef, Revision
-from sidrec.release.standing import author_and_reason, decisions, next_number, other_person, phases, standing
+from sidrec.release.standing import decisions, next_revision, phases, standing
 from sidrec.release.verdict import check_verdict
 
 
@@ -70,7 +71,7 @@ def start(
             f"{', '.join(challengers) or 'none'}",
             next_step="name each challenger's bundle under `bundles:` in the plan",
         )
-    approver = other_person(second_approver, author)
+    approver = second_person(second_approver, author)
     accepted = accept_inconclusive and approver is not None
     for bundle, path in challengers.values():
         _require_result(bundle, path, accepted=accepted, now=now)
@@ -83,18 +84,18 @@ def start(
                 next_step="freeze its plan as an experiment of another name",
             )
         present = standing(book, writer.rows)
-        if present.revision.experiment is not None:
+        if any(arm.share > 0 for arm in present.revision.arms[1:]):
             raise LedgerError(
                 f"experiment {present.revision.experiment} runs, and a server answers by one experiment",
                 evidence=book.path,
-                next_step="sidrec ab stop --reason '…'",
+                next_step=f"sidrec ab stop {present.revision.experiment} --reason '…'",
             )
         champion = present.revision.arms[0].bundle
         refs = {design.control: champion} | {arm: BundleRef.of(bundle) for arm, (bundle, _) in challengers.items()}
         revision = Revision.model_validate(
             present.revision.model_dump()
             | {
-                "revision": next_number(writer.rows),
+                "revision": next_revision(writer.rows),
                 "arms": [
                     Arm(name=arm, bundle=refs[arm], share=design.shares[arm]) for arm in (design.control, *wanted)
                 ],
@@ -103,6 +104,8 @@ def start(
                 "plan": design.plan,
                 "exclusion": design.exclusion,
                 "exploration": design.exploration or present.revision.exploration,
+                # What has a share is seen by users now, and need not be decoded twice.
+                "shadow": None if present.revision.shadow in refs.values() else present.revision.shadow,
             }
         )
         kept = {ref.bundle_id for ref in revision.bundles}
@@ -118,8 +121,19 @@ def start(
         )
 
 
-def ramp(design: Design, shares: Mapping[str, float], *, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
-    """Return the ledger's new row: these arms have these shares, the control has what is left.
+def ramp(
+    experiment: str,
+    shares: Mapping[str, float],
+    *,
+    plan: str | None,
+    why: str,
+    who: str,
+    ledger: Ledger | None = None,
+) -> LedgerRow:
+    """Return the ledger's new row: these arms have these shares, the first one has what is left.
+
+    Args:
+        plan: SHA-256 of the experiment's frozen plan, None where it has none (a canary).
 
     Raises:
         UsageError: an arm that is none, more than all users, or users who would leave an arm that goes on.
@@ -128,12 +142,12 @@ def ramp(design: Design, shares: Mapping[str, float], *, why: str, who: str, led
     author, reason = author_and_reason(who, why)
     book = ledger or Ledger()
     with book.writing() as writer:
-        present = _running(book, writer.rows, design)
-        revision = ramped(present.revision, shares).renumbered(next_number(writer.rows))
+        present = _running(book, writer.rows, experiment, plan)
+        revision = ramped(present.revision, shares).renumbered(next_revision(writer.rows))
         check_ramp(present.revision, revision)
         if revision.contents_sha256 == present.revision.contents_sha256:
             raise LedgerError(
-                f"experiment {design.experiment} has these shares already (revision {present.revision.revision})",
+                f"experiment {experiment} has these shares already (revision {present.revision.revision})",
                 evidence=book.path,
                 next_step="sidrec deploy",
             )
@@ -165,49 +179,53 @@ def ramped(revision: Revision, shares: Mapping[str, float]) -> Revision:
     return Revision.model_validate(revision.model_dump() | {"arms": arms})
 
 
-def stop(*, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
+def stop(experiment: str | None = None, *, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
     """Return the ledger's new row: no challenger has a share, and what answered before the experiment does again.
 
     Stopping is the safe direction, so neither plan nor verdict is asked.
 
+    Args:
+        experiment: which one; None is the one that runs.
+
     Raises:
         UsageError: no reason or no author.
-        LedgerError: no experiment runs.
+        LedgerError: no experiment runs, or another one does.
     """
     author, reason = author_and_reason(who, why)
     book = ledger or Ledger()
     with book.writing() as writer:
         present = standing(book, writer.rows)
         name = present.revision.experiment
-        if name is None:
-            raise LedgerError("no experiment runs", evidence=book.path, next_step="sidrec ledger show")
+        if name is None or experiment not in (None, name):
+            said = "no experiment runs" if name is None else f"experiment {experiment} does not run; {name} does"
+            raise LedgerError(said, evidence=book.path, next_step="sidrec ledger show")
         before = [row for row in decisions(writer.rows) if row.revision.experiment != name]
         champion = present.revision.arms[0].bundle
         back = next(row for row in reversed(before) if row.revision.arms[0].bundle == champion)
         return writer.append(
             "stop",
             who=author,
-            why=f"experiment {name} stop (plan {_digits(present.revision)}): {reason}",
-            revision=back.revision.renumbered(next_number(writer.rows)),
+            why=f"experiment {name} stop (plan {digits(present.revision.plan)}): {reason}",
+            revision=back.revision.renumbered(next_revision(writer.rows)),
             verdicts=back.verdicts,
             second_approver=back.second_approver,
             restores=back.revision.revision,
         )
 
 
-def _running(book: Ledger, rows: list[LedgerRow], design: Design) -> LedgerRow:
+def _running(book: Ledger, rows: list[LedgerRow], experiment: str, plan: str | None) -> LedgerRow:
     present = standing(book, rows)
     running = present.revision.experiment
-    if running != design.experiment:
+    if running != experiment:
         raise LedgerError(
-            f"experiment {design.experiment} does not run; {running or 'none'} does",
+            f"experiment {experiment} does not run; {running or 'none'} does",
             evidence=book.path,
-            next_step=f"sidrec ab start {design.experiment} --reason '…'",
+            next_step=f"sidrec ab start {experiment} --reason '…'",
         )
-    if present.revision.plan != design.plan:
+    if present.revision.plan != plan:
         raise LedgerError(
-            f"experiment {running} started under the plan {_digits(present.revision)}, the frozen one is now "
-            f"{design.plan[:12]}: it was changed after the start",
+            f"experiment {running} started under the plan {digits(present.revision.plan)}, the frozen one is now "
+            f"{digits(plan)}: it was changed after the start",
             evidence=book.path,
             next_step="restore the plan's file from a copy, or sidrec ab stop --reason '…'",
         )
@@ -226,8 +244,4 @@ def _require_result(bundle: Bundle, path: Path, *, accepted: bool, now: datetime
 
 def _said(revision: Revision) -> str:
     shares = ", ".join(f"{arm.name} {arm.share:.6g}" for arm in revision.arms[1:])
-    return f"experiment {revision.experiment} {shares} (plan {_digits(revision)})"
-
-
-def _digits(revision: Revision) -> str:
-    return "none" if revision.plan is None else revision.plan[:12]
+    return f"experiment {revision.experiment} {shares} (plan {digits(revision.plan)})"

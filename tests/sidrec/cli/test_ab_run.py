@@ -53,7 +53,7 @@ def test_an_experiment_from_plan_to_stop(
     call(capsys, "ramp", "codes", "--share", "0.2", *move)
     shrunk = call(capsys, "ramp", "codes", "--share", "challenger=0.1", *move, expect=2)
     replanned = call(capsys, "plan", write(tmp_path, bundles, minimum_effect=0.01), "--replace", expect=2)
-    call(capsys, "stop", *move)
+    call(capsys, "stop", "codes", *move)
     rows = Ledger().rows()
 
     assert [row.action for row in rows] == ["promote", "ramp", "ramp", "stop"]

@@ -45,6 +45,10 @@ def candidate(bundles: list[Bundle], verdicts: list[Path]) -> Mapping[str, trial
     return {"challenger": (bundles[1], verdicts[1])}
 
 
+def ramp(shares: dict[str, float], plan: str | None = PLAN) -> LedgerRow:
+    return trial.ramp("codes", shares, plan=plan, **MOVE)
+
+
 def shares(row: LedgerRow) -> dict[str, float]:
     return {arm.name: arm.share for arm in row.revision.arms}
 
@@ -70,9 +74,9 @@ def test_a_start_is_a_revision_with_the_plan_s_arms(
 def test_a_ramp_grows_and_never_shrinks(candidate: Mapping[str, trial.Candidate]) -> None:
     """5 to 20 to 50 % are rows; back to 20 % is refused with how many users it would move."""
     trial.start(DESIGN, candidate, **MOVE)
-    grown = [trial.ramp(DESIGN, {"challenger": share}, **MOVE) for share in (0.2, 0.5)]
+    grown = [ramp({"challenger": share}) for share in (0.2, 0.5)]
     with pytest.raises(UsageError, match=r"moves users who were exposed .*challenger 30.00%"):
-        trial.ramp(DESIGN, {"challenger": 0.2}, **MOVE)
+        ramp({"challenger": 0.2})
 
     assert [shares(row)["challenger"] for row in grown] == [0.2, 0.5]
     assert [row.revision.revision for row in phases(Ledger().rows(), "codes")] == [2, 3, 4]
@@ -96,9 +100,8 @@ def test_a_stop_brings_back_what_was_there_before(
 def test_a_plan_that_changed_after_the_start_moves_nothing(candidate: Mapping[str, trial.Candidate]) -> None:
     """Both digests are named, and stopping is still possible."""
     trial.start(DESIGN, candidate, **MOVE)
-    changed = Design("codes", "b" * 64, DESIGN.salt, "champion", DESIGN.shares)
     with pytest.raises(LedgerError, match="under the plan aaaaaaaaaaaa, the frozen one is now bbbbbbbbbbbb"):
-        trial.ramp(changed, {"challenger": 0.2}, **MOVE)
+        ramp({"challenger": 0.2}, plan="b" * 64)
 
     assert trial.stop(**MOVE).action == "stop"
 
@@ -149,7 +152,7 @@ def test_two_people_may_try_what_is_inconclusive(bundles: list[Bundle], tmp_path
         second_approver="bob",
         **MOVE,
     )
-    row = trial.ramp(DESIGN, {"challenger": 0.2}, **MOVE)
+    row = ramp({"challenger": 0.2})
 
     assert row.second_approver == "bob"
     assert authorise(bundles[1], verdict, row).result == "inconclusive"
@@ -169,9 +172,28 @@ def test_what_cannot_start_says_why(candidate: Mapping[str, trial.Candidate]) ->
 def test_what_does_not_run_is_neither_ramped_nor_stopped() -> None:
     """The message says what runs instead."""
     with pytest.raises(LedgerError, match="experiment codes does not run; none does"):
-        trial.ramp(DESIGN, {"challenger": 0.2}, **MOVE)
+        ramp({"challenger": 0.2})
     with pytest.raises(LedgerError, match="no experiment runs"):
         trial.stop(**MOVE)
+
+
+@pytest.mark.usefixtures("champion")
+def test_only_what_runs_is_stopped(candidate: Mapping[str, trial.Candidate]) -> None:
+    """Stopping another one by name is refused; by its own name it stops."""
+    trial.start(DESIGN, candidate, **MOVE)
+    with pytest.raises(LedgerError, match="experiment beams does not run; codes does"):
+        trial.stop("beams", **MOVE)
+
+    assert trial.stop("codes", **MOVE).action == "stop"
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_challenger_without_a_share_is_no_running_experiment(candidate: Mapping[str, trial.Candidate]) -> None:
+    """One that waits at 0 % is in nobody's way: the experiment starts."""
+    waiting = Design("waiting", PLAN, "waiting", "champion", {"champion": 1.0, "challenger": 0.0})
+    trial.start(waiting, candidate, **MOVE)
+
+    assert shares(trial.start(DESIGN, candidate, **MOVE)) == {"champion": 0.95, "challenger": 0.05}
 
 
 @pytest.mark.usefixtures("champion")
@@ -186,7 +208,7 @@ def test_a_ramp_keeps_to_the_arms(
     trial.start(DESIGN, candidate, **MOVE)
 
     with pytest.raises(UsageError, match=message):
-        trial.ramp(DESIGN, asked, **MOVE)
+        ramp(asked)
 
 
 @pytest.mark.usefixtures("champion")
@@ -194,6 +216,6 @@ def test_an_experiment_keeps_its_part_of_everybody(candidate: Mapping[str, trial
     """The revision has the plan's exclusion, at the start and after a ramp."""
     piece = Exclusion(group="checkout", low=0.0, high=0.5)
     design = Design("codes", PLAN, "codes/aaaa", "champion", DESIGN.shares, exclusion=piece)
-    rows = [trial.start(design, candidate, **MOVE), trial.ramp(design, {"challenger": 0.2}, **MOVE)]
+    rows = [trial.start(design, candidate, **MOVE), ramp({"challenger": 0.2})]
 
     assert [row.revision.exclusion for row in rows] == [piece, piece]
