@@ -36,6 +36,7 @@ _COUNTERS = {
 _GAUGES = {
     "sidrec_exposures_buffered": "Exposure rows a crash would lose",
     "sidrec_exposures_dropped": "Exposure rows lost to a full buffer",
+    "sidrec_shadow_rows_dropped": "Rows of the shadow's answers lost to a full buffer",
     "sidrec_intra_op_threads": "Threads that one matrix product may use; more than one is slower on a busy machine",
 }
 
@@ -48,6 +49,7 @@ class Metrics:
         self._revision = revision
         self._instance = instance
         self._exposures = exposures
+        self._shadow_rows: ExposureWriter | None = None
         kinds = ((_COUNTERS, pb_utils.MetricFamily.COUNTER), (_GAUGES, pb_utils.MetricFamily.GAUGE))
         self._families = {
             name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
@@ -69,6 +71,10 @@ class Metrics:
         found = counts(outcomes)
         with self._lock:
             self._counted.update(found)
+
+    def watch_shadow(self, rows: ExposureWriter) -> None:
+        """Publish the state of the shadow's log too."""
+        self._shadow_rows = rows
 
     def count_shadow(self, outcome: str) -> None:
         """Add what became of one request that the shadow was offered."""
@@ -101,6 +107,8 @@ class Metrics:
         stats = self._exposures.stats()
         self._gauge("sidrec_exposures_buffered", stats.buffered)
         self._gauge("sidrec_exposures_dropped", stats.dropped)
+        if self._shadow_rows is not None:
+            self._gauge("sidrec_shadow_rows_dropped", self._shadow_rows.stats().dropped)
 
     def show_threads(self, threads: int) -> None:
         """Show how many threads this instance computes with."""

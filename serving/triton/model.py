@@ -63,6 +63,7 @@ class TritonPythonModel:
         self._shadow, self._shadow_rows = None, None
         if shadow is not None and revision.shadow is not None:
             self._shadow_rows = _writer(home.shadow_dir(), revision.exposure_flush_s)
+            self._metrics.watch_shadow(self._shadow_rows)
             self._shadow = Shadow(
                 revision,
                 revision.shadow,
