@@ -1,4 +1,4 @@
-"""`sidrec ab explore` and `preread`: a few users see drawn answers, and these tell what another bundle would earn."""
+"""`sidrec ab shadow`, `explore`, `preread`: what another bundle answers, and would earn, before anybody sees it."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,33 @@ Folder = Annotated[Path | None, typer.Option(help="Folder of segments; this inst
 
 def mount(ab: typer.Typer) -> None:
     """Add the commands of this module to `sidrec ab`."""
+    ab.command()(shadow)
     ab.command()(explore)
     ab.command()(preread)
+
+
+def shadow(
+    exposures: Folder = None,
+    shadow: Folder = None,
+    bundle: Annotated[str | None, typer.Option(help="Whose answers in the shadow's log; the newest.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold a shadow's answers against those that were sent to the same requests."""
+    from monitoring.shadow import beside
+
+    found = beside(exposures or home.exposures_dir(), shadow or home.shadow_dir(), bundle=bundle)
+
+    def render() -> None:
+        print(f"{found['bundle_id']} behind {found['requests']:,} answers that were sent")
+        print(f"of the items sent it has {found['overlap']:.1%} too; the same best item {found['same_first']:.1%}")
+        for side in ("sent", "shadow"):
+            one = found[side]
+            print(
+                f"{side}: {one['cold_share']:.1%} cold, p50 {one['latency_p50_ms']:.1f} ms, "
+                f"p99 {one['latency_p99_ms']:.1f} ms"
+            )
+
+    emit(found, as_json, render)
 
 
 def explore(

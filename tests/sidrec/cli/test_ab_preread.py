@@ -50,12 +50,14 @@ def test_a_worse_bundle_is_seen_before_anybody_sees_it(capsys: pytest.CaptureFix
     """Exit 1 and the numbers; a floor above what the draws know: exit 3, cannot tell."""
     write(4000)
     value = call(capsys, "preread", expect=1)
+    plain = call(capsys, "shadow", expect=2)["message"]
     cautious = call(capsys, "preread", "--min-effective", "3000", expect=3)
     assert main(["ab", "preread"]) == 1
     text = capsys.readouterr().out
 
     assert (value["bundle_id"], value["requests"], value["verdict"]) == ("b-aaaaaaaaaaaa", 4000, "worse")
     assert value["interval"][1] < 0
+    assert "no shadow in" in plain  # every answer that it saw was drawn
     assert cautious["verdict"] == "cannot tell"
     assert text.index("b-aaaaaaaaaaaa") < text.index("champion") < text.index("look worse")
 
