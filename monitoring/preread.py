@@ -14,10 +14,11 @@ from sidrec.experiment.simulation import SURFACE
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Drawn answers whose outcomes are final, item by item, and another bundle's answers to the same requests."""
+    """One champion's drawn answers whose outcomes are final, by item, and another bundle's to the same requests."""
 
     drawn: pl.DataFrame
     answers: pl.DataFrame
+    champion: str
     bundle_id: str
     simulated: bool
 
@@ -27,7 +28,8 @@ def gather(
 ) -> Draws:
     """Return what exploring users were shown, and what the shadow would have shown them.
 
-    A request counts once its attribution time is over. What its user took counts by the rule of every report
+    Draws from the champion that answered last count, because another one's best answers are other answers. A request
+    counts once its attribution time is over. What its user took counts by the rule of every report
     (`windows.attribute`): by the request named, else the first that showed the item.
 
     Args:
@@ -48,9 +50,10 @@ def gather(
         )
     end = _newest(logged, bought) + 1 if until is None else until
     requests = windows.distinct_requests(logged.filter(pl.col("event_time") < end))
-    final = requests.filter(
-        pl.col("propensities").is_not_null(), pl.col("event_time") + windows.ATTRIBUTION_DAYS * DAY_S < end
-    )
+    explored = requests.filter(pl.col("propensities").is_not_null())
+    champion = windows.newest_bundle(explored)
+    closed = pl.col("event_time") + windows.ATTRIBUTION_DAYS * DAY_S < end
+    final = explored.filter(closed, pl.col("bundle_id") == pl.lit(champion, dtype=pl.String))
     hits = windows.attribute(requests, bought.filter(pl.col("event_time") < end)).hits.select("request_id", "item_id")
     drawn = (
         # A request without a user is a user of its own.
@@ -68,15 +71,16 @@ def gather(
         .sort("request_id", "rank")
         .collect()
     )
-    if drawn.is_empty():
+    if champion is None or drawn.is_empty():
         raise UsageError(
-            f"no drawn answer in {exposures} is older than {windows.ATTRIBUTION_DAYS} days",
+            f"no drawn answer of the present champion in {exposures} is older than {windows.ATTRIBUTION_DAYS} days",
             next_step="sidrec ab explore --share 0.02 --temperature 1 --reason '…', and wait",
         )
     answers = windows.distinct_requests(others.filter(pl.col("bundle_id") == name)).select("request_id", "item_ids")
     return Draws(
         drawn=drawn.drop("surface"),
         answers=answers.collect(),
+        champion=champion,
         bundle_id=name,
         simulated=bool((drawn["surface"] == SURFACE).any()),
     )

@@ -10,7 +10,7 @@ from monitoring.preread import Draws, gather
 from sidrec import exposure, home
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
-from tests.monitoring.drift_world import at, bought, exposed, write_exposures, write_outcomes
+from tests.monitoring.drift_world import BUNDLE_ID, at, bought, exposed, write_exposures, write_outcomes
 
 DAY = 86_400
 MONDAY = date(2010, 11, 1)
@@ -67,6 +67,20 @@ def test_the_newest_shadow_is_judged_unless_another_is_named() -> None:
 
     assert (found.bundle_id, found.answers["item_ids"].to_list()) == (OTHER, [["i4"]])
     assert named.answers["item_ids"].to_list() == [["i2"]]
+
+
+def test_draws_from_an_earlier_champion_do_not_count() -> None:
+    """Its best answers were other answers."""
+    write_exposures(
+        [
+            drawn("r1", "ann", 0, ["i1", "i4"], bundle_id="b-cccccccccccc"),
+            drawn("r2", "bob", 1, ["i1", "i4"]),
+            exposed("late", "eve", at(MONDAY, 9 * DAY), ["i1"]),
+        ]
+    )
+    found = gathered(shadowed("r1", ["i4"]), shadowed("r2", ["i4"]))
+
+    assert (found.champion, set(found.drawn["request_id"])) == (BUNDLE_ID, {"r2"})
 
 
 @pytest.mark.parametrize(("shadow", "message"), [(False, "no shadow answered"), (True, "no drawn answer")])

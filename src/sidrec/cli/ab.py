@@ -8,6 +8,7 @@ import typer
 
 from sidrec import files, home
 from sidrec.cli import ab_preread, ab_run
+from sidrec.cli.ab_same import aa
 from sidrec.cli.ab_simulate import simulate
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import UsageError
@@ -30,6 +31,7 @@ def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
     ab_run.mount(ab)
     ab_preread.mount(ab)
+    ab.command()(aa)
     ab.command()(simulate)
     root.add_typer(ab, name="ab")
 

@@ -96,7 +96,12 @@ def preread(
         found = read(draws.drawn, draws.answers, min_effective=min_effective, min_reached=min_reached)
     except UsageError as error:
         raise UsageError(error.message, next_step="the shadow must run while users explore") from error
-    value = {"simulation": draws.simulated, "bundle_id": draws.bundle_id, **found.model_dump(mode="json")}
+    value = {
+        "simulation": draws.simulated,
+        "champion": draws.champion,
+        "bundle_id": draws.bundle_id,
+        **found.model_dump(mode="json"),
+    }
     emit(value, as_json, lambda: _show(found, draws.bundle_id, simulated=draws.simulated))
     return {"better": 0, "worse": 1, "undecided": 3, "cannot tell": 3}[found.verdict]
 

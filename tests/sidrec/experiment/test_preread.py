@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from sidrec.decoding.exploration import draw, inclusion_probs
 from sidrec.errors import UsageError
@@ -51,9 +51,13 @@ def found(requests: int = 3000, seed: int = 0, **changes: Any) -> Preread:
     return preread(*logged(requests, seed), **changes)
 
 
-def test_the_known_worth_is_in_the_interval_as_often_as_it_says() -> None:
+@pytest.fixture(scope="module")
+def looks() -> list[Preread]:
+    return [found(600, seed) for seed in range(120)]
+
+
+def test_the_known_worth_is_in_the_interval_as_often_as_it_says(looks: list[Preread]) -> None:
     """Of 120 logs, at most the 99 % binomial bound of 5 % miss the champion's worth, the other's, the difference."""
-    looks = [found(600, seed) for seed in range(120)]
     truths = {
         "champion": [(one.champion.interval, CHAMPION) for one in looks],
         "challenger": [(one.challenger.interval, CHALLENGER) for one in looks],
@@ -62,6 +66,15 @@ def test_the_known_worth_is_in_the_interval_as_often_as_it_says() -> None:
     missed = {name: sum(not low <= truth <= high for (low, high), truth in rows) for name, rows in truths.items()}
 
     assert max(missed.values()) <= binom.ppf(0.99, len(looks), 0.05), missed
+
+
+def test_the_intervals_are_as_wide_as_the_estimates_scatter(looks: list[Preread]) -> None:
+    """Neither too narrow nor needlessly wide: three standard errors of a standard deviation of 120 values."""
+    scatter = np.std([[one.champion.value, one.challenger.value, one.difference] for one in looks], axis=0, ddof=1)
+    widths = [(one.champion.interval, one.challenger.interval, one.interval) for one in looks]
+    said = np.diff(np.array(widths), axis=2).squeeze(2).mean(axis=0) / 2 / norm.ppf(0.975)
+
+    assert said == pytest.approx(scatter, rel=3 / np.sqrt(2 * len(looks)))
 
 
 def test_more_requests_lead_to_the_truth() -> None:
