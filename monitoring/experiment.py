@@ -17,7 +17,7 @@ from sidrec.errors import UsageError
 from sidrec.experiment.plan import Plan
 from sidrec.experiment.simulation import SURFACE
 from sidrec.experiment.users import by_user, lost_answers, with_past
-from sidrec.release.revision import Revision
+from sidrec.release.revision import Revision, assign
 
 PAST = "past"
 NEW = "new_user"
@@ -88,7 +88,7 @@ def gather(
     """
     logged = windows.scan_exposures(exposures)
     own = logged.filter(pl.col("experiment") == plan.experiment)
-    first, later = _times(own, revision.revision)
+    first, later = _times(own, logged, revision.revision)
     since = first if since is None else since
     if since is None:
         raise UsageError(
@@ -113,6 +113,7 @@ def gather(
         window_s=plan.window_days * DAY_S,
         until=until,
         since=since,
+        assigned=lambda user: _arm_of(user, revision),
     )
     return Phase(
         users=with_history(users, events, since, plan.past_days),
@@ -123,6 +124,11 @@ def gather(
         lost=lost_answers(requests, answered, experiment=plan.experiment) if answered else None,
         simulated=not requests.filter(pl.col("surface") == SURFACE).head(1).collect().is_empty(),
     )
+
+
+def _arm_of(user: str, revision: Revision) -> str | None:
+    found = assign(user, revision)
+    return found.arm.name if found.counts else None
 
 
 def before(plan: Plan, exposures: Path, outcomes: Path, *, until: int | None = None) -> pl.DataFrame:
@@ -140,8 +146,8 @@ def before(plan: Plan, exposures: Path, outcomes: Path, *, until: int | None = N
     events = bought.lazy().filter(pl.col("event_time") < end)
     requests = windows.distinct_requests(logged.filter(pl.col("event_time") >= since, pl.col("event_time") < end))
     hits = windows.attribute(requests, events.filter(pl.col("event_time") >= since)).hits.lazy()
-    span = {"window_s": plan.window_days * DAY_S, "until": end, "since": since}
-    users = by_user(requests, hits, experiment=None, bundles={}, **span)
+    window_s = plan.window_days * DAY_S
+    users = by_user(requests, hits, experiment=None, bundles={}, window_s=window_s, until=end, since=since)
     if users.is_empty():
         raise UsageError(
             f"no user in {exposures} was followed for {plan.window_days} days up to the newest row",
@@ -174,11 +180,14 @@ def with_attributes(users: pl.DataFrame, path: Path) -> pl.DataFrame:
     return users.join(table, on="user_id", how="left", maintain_order="left")
 
 
-def _times(own: pl.LazyFrame, revision: int) -> tuple[int | None, int | None]:
-    """Return the revision's first exposure, and the first one of a later revision after it."""
+def _times(own: pl.LazyFrame, logged: pl.LazyFrame, revision: int) -> tuple[int | None, int | None]:
+    """Return the revision's first exposure, and the first one after it of a later revision, of the experiment or none.
+
+    A stop is such a revision: what users do once the champion answers them again is no arm's.
+    """
     number, time = pl.col("revision"), pl.col("event_time")
-    found = own.select(first=time.filter(number == revision).min(), later=time.filter(number > revision).min())
-    first, later = found.collect().row(0)
+    first = own.select(time.filter(number == revision).min()).collect().item()
+    later = logged.select(time.filter(number > revision).min()).collect().item()
     return first, later if first is not None and later is not None and later > first else None
 
 

@@ -33,6 +33,7 @@ def simulated_users(
             "user_id": [f"u{number}" for number in range(n)],
             "arm": arms,
             "arms": np.ones(n, dtype=np.int64),
+            "misplaced": np.zeros(n, dtype=np.int64),
             "foreign": np.zeros(n, dtype=np.int64),
             "requests": requests,
             "latency_ms": requests * generator.normal(30, 3, n),

@@ -13,13 +13,14 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from serving.triton.drawing import Shown, best, drawn
 from serving.triton.parse import ParsedRequest
 from sidrec import clock
 from sidrec.data.catalog import Catalog
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.recommender import Answer, Recommender, Request
-from sidrec.release.revision import Arm, Revision, arm_for
+from sidrec.release.revision import Arm, Assignment, Revision, assign
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,19 @@ class Served:
     request: ParsedRequest
     arm: Arm
     answer: Answer
+    query: Request
+    """What the bundle was asked."""
     event_time: int
     history_source: HistorySource
     history_length: int
     feature_age_s: int | None
     group_size: int
     feature_status: str | None = None
+    counts: bool = True
+    """Whether the user is one of the experiment's."""
+    ranks: list[int] | None = None
+    propensities: list[float] | None = None
+    """Of a drawn answer: each item's place among the candidates, and its chance to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,8 @@ class Refused:
 @dataclass(slots=True)
 class _Pending:
     request: ParsedRequest
-    arm: Arm
+    assignment: Assignment
+    num_candidates: int
     now: int
     items: tuple[str, ...]
     times: tuple[int, ...]
@@ -98,12 +107,16 @@ class _Pending:
     feature_age_s: int | None = None
     feature_status: str | None = None
 
+    @property
+    def arm(self) -> Arm:
+        return self.assignment.arm
+
     def query(self) -> Request:
         request = self.request
         return Request(
             self.items,
             self.times,
-            k=request.k,
+            k=self.num_candidates,
             exclude_seen=request.exclude_seen,
             now=self.now,
             think_until=self.think_until,
@@ -137,7 +150,8 @@ class Answerer:
         outcomes: dict[int, Served | Refused] = {}
         pending: dict[int, _Pending] = {}
         for index, request in enumerate(requests):
-            arm = arm_for(request.user_id or request.request_id, self.revision.salt, self.revision.arms)
+            assignment = assign(request.user_id or request.request_id, self.revision)
+            arm = assignment.arm
             as_of = self.recommenders[arm.bundle.bundle_id].as_of_time
             try:
                 now = clock.now(self.revision.clock, request.event_time, as_of)
@@ -145,7 +159,10 @@ class Answerer:
                 outcomes[index] = Refused(error.message, invalid=True)
                 continue
             source: HistorySource = "request" if request.history else "none"
-            pending[index] = _Pending(request, arm, now, request.history, request.history_time, source)
+            # A drawn answer is drawn from more than is shown.
+            explored = self.revision.exploration if assignment.explores else None
+            wanted = request.k if explored is None else max(request.k, explored.candidates)
+            pending[index] = _Pending(request, assignment, wanted, now, request.history, request.history_time, source)
         self._read_histories(list(pending.values()))
         groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
         for index, one in pending.items():
@@ -220,24 +237,38 @@ class Answerer:
     def _served(
         self, one: _Pending, answer: Answer, recommender: Recommender, width: int | None, group_size: int
     ) -> Served | Refused:
+        if answer.source == "degraded" and width == self.revision.beam_width:
+            # The revision's own budget is not a degradation, though it be below the bundle's.
+            answer = dataclasses.replace(answer, source="model")
+        shown = self._shown(one, answer)
+        answer = shown.answer
         fault = answer_fault(answer, one.request.k, recommender.catalog)
         if fault is not None:
             log.error("event=bad_answer bundle=%s fault=%s", recommender.bundle_id, fault)
             return Refused("the model's answer broke the contract", invalid=False)
-        if answer.source == "degraded" and width == self.revision.beam_width:
-            # The revision's own budget is not a degradation, though it be below the bundle's.
-            answer = dataclasses.replace(answer, source="model")
         return Served(
             request=one.request,
             arm=one.arm,
             answer=answer,
+            query=one.query(),
             event_time=one.now,
             history_source=one.history_source,
             history_length=len(one.items),
             feature_age_s=one.feature_age_s,
             group_size=group_size,
             feature_status=one.feature_status,
+            counts=one.assignment.counts,
+            ranks=shown.ranks,
+            propensities=shown.propensities,
         )
+
+    def _shown(self, one: _Pending, answer: Answer) -> Shown:
+        exploration = self.revision.exploration if one.assignment.explores else None
+        if exploration is None:
+            return Shown(answer)
+        if not np.isfinite(answer.scores).all():
+            return best(answer, one.request.k)  # nothing to draw by; the check of the answer says so
+        return drawn(answer, one.request.k, exploration, request_id=one.request.request_id, salt=self.revision.salt)
 
 
 def answer_fault(answer: Answer, k: int, catalog: Catalog) -> str | None:
@@ -274,7 +305,7 @@ def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
         arm=served.arm.name,
         bundle_id=served.arm.bundle.bundle_id,
         revision=revision.revision,
-        experiment=revision.experiment,
+        experiment=revision.experiment if served.counts else None,
         surface=request.surface,
         k=request.k,
         exclude_seen=request.exclude_seen,
@@ -291,4 +322,6 @@ def exposure(served: Served, revision: Revision, latency_ms: float) -> Exposure:
         valid_beams=answer.valid_beams,
         group_size=served.group_size,
         stats=[{"name": name, "value": value} for name, value in answer.stats.items()],
+        ranks=served.ranks,
+        propensities=served.propensities,
     )

@@ -15,7 +15,8 @@ from serving.triton.parse import ParsedRequest
 from sidrec.clock import DAY_S
 from sidrec.data.catalog import Catalog
 from sidrec.errors import ServingError
-from sidrec.release.revision import Arm, Revision, arm_for
+from sidrec.recommender import Recommender, Request
+from sidrec.release.revision import SHADOW, Arm, BundleRef, Revision, assign
 
 _TRIES = 100_000
 K = 10
@@ -65,7 +66,7 @@ def request_ids(revision: Revision) -> Iterator[tuple[Arm, str]]:
     for arm in revision.arms:
         if arm.share > 0:
             ids = (f"golden-{number}" for number in range(_TRIES))
-            yield arm, next(one for one in ids if arm_for(one, revision.salt, revision.arms) == arm)
+            yield arm, next(one for one in ids if assign(one, revision).arm == arm)
 
 
 def check_revision(answerer: Answerer) -> list[Served]:
@@ -101,6 +102,19 @@ def check_revision(answerer: Answerer) -> list[Served]:
             check(one, outcome.answer.item_ids, outcome.answer.source, recommender.catalog.index_of, arm)
             answers.append(outcome)
     return answers
+
+
+def check_shadow(recommender: Recommender, ref: BundleRef) -> None:
+    """Ask the shadow's bundle every golden request, without a server.
+
+    Raises:
+        ServingError: an answer breaks its rule.
+    """
+    shadow = Arm(name=SHADOW, bundle=ref, share=0.0)
+    golden = goldens(recommender.catalog, recommender.as_of_time)
+    queries = [Request(one.history, one.history_time, k=K, exclude_seen=one.exclude_seen) for one in golden]
+    for one, answer in zip(golden, recommender.recommend(queries), strict=True):
+        check(one, answer.item_ids, answer.source, recommender.catalog.index_of, shadow)
 
 
 def check(golden: Golden, item_ids: Sequence[str], source: str, known: Collection[str], arm: Arm) -> None:
@@ -143,7 +157,7 @@ def check_wire(
         for golden in goldens(catalog, as_of):
             answer = ask(**golden.request(request_id))
             # A named user is bucketed by name, so only the others say which arm they reached.
-            expected = arm if golden.user_id is None else arm_for(golden.user_id, revision.salt, revision.arms)
+            expected = arm if golden.user_id is None else assign(golden.user_id, revision).arm
             seen = (answer.model_version, answer.arm, answer.bundle_id)
             wanted = (str(revision.revision), expected.name, expected.bundle.bundle_id)
             if seen != wanted:

@@ -22,11 +22,13 @@ from sidrec.exposure import ExposureWriter
 log = logging.getLogger(__name__)
 
 _PUBLISH_S = 1.0
+OUTSIDE = "outside"
 _COUNTERS = {
     "sidrec_answers_total": "Answers by arm and source",
     "sidrec_refusals_total": "Requests without an answer, by whose fault it was",
     "sidrec_beams_total": "Beams that were searched, by arm",
     "sidrec_valid_beams_total": "Beams that ended at an item of the catalogue, by arm",
+    "sidrec_shadow_total": "Requests that the shadow was offered, by what became of them",
     "sidrec_feature_reads_total": "Histories asked of the feature store, by what it said",
     "sidrec_feature_age_seconds_sum": "Ages of the histories that the feature store gave, added up",
     "sidrec_feature_age_seconds_count": "Histories with an age that the feature store gave",
@@ -34,6 +36,7 @@ _COUNTERS = {
 _GAUGES = {
     "sidrec_exposures_buffered": "Exposure rows a crash would lose",
     "sidrec_exposures_dropped": "Exposure rows lost to a full buffer",
+    "sidrec_shadow_rows_dropped": "Rows of the shadow's answers lost to a full buffer",
     "sidrec_intra_op_threads": "Threads that one matrix product may use; more than one is slower on a busy machine",
 }
 
@@ -46,6 +49,7 @@ class Metrics:
         self._revision = revision
         self._instance = instance
         self._exposures = exposures
+        self._shadow_rows: ExposureWriter | None = None
         kinds = ((_COUNTERS, pb_utils.MetricFamily.COUNTER), (_GAUGES, pb_utils.MetricFamily.GAUGE))
         self._families = {
             name: pb_utils.MetricFamily(name=name, description=text, kind=kind)
@@ -67,6 +71,15 @@ class Metrics:
         found = counts(outcomes)
         with self._lock:
             self._counted.update(found)
+
+    def watch_shadow(self, rows: ExposureWriter) -> None:
+        """Publish the state of the shadow's log too."""
+        self._shadow_rows = rows
+
+    def count_shadow(self, outcome: str) -> None:
+        """Add what became of one request that the shadow was offered."""
+        with self._lock:
+            self._counted["sidrec_shadow_total", ("outcome", outcome)] += 1
 
     def close(self) -> None:
         """Publish what is left and stop."""
@@ -94,6 +107,8 @@ class Metrics:
         stats = self._exposures.stats()
         self._gauge("sidrec_exposures_buffered", stats.buffered)
         self._gauge("sidrec_exposures_dropped", stats.dropped)
+        if self._shadow_rows is not None:
+            self._gauge("sidrec_shadow_rows_dropped", self._shadow_rows.stats().dropped)
 
     def show_threads(self, threads: int) -> None:
         """Show how many threads this instance computes with."""
@@ -123,7 +138,8 @@ def counts(outcomes: Sequence[Served | Refused]) -> Counter[Key]:
             continue
         if outcome.request.canary:
             continue
-        arm = ("arm", outcome.arm.name)
+        # Apart from the arm, so that a read-out can hold its log against the answers of its own users.
+        arm = ("arm", outcome.arm.name if outcome.counts else OUTSIDE)
         found["sidrec_answers_total", arm, ("source", outcome.answer.source)] += 1
         found["sidrec_beams_total", arm] += outcome.answer.beam_width
         found["sidrec_valid_beams_total", arm] += outcome.answer.valid_beams

@@ -22,15 +22,17 @@ import torch
 import triton_python_backend_utils as pb_utils
 
 from serving.triton.answering import Answerer, Refused, Served, exposure
-from serving.triton.golden import check_revision
+from serving.triton.golden import check_revision, check_shadow
 from serving.triton.metrics import Metrics
 from serving.triton.parse import ParsedRequest, parse
 from serving.triton.repository import read_revision, version_bundle
+from serving.triton.shadow import Shadow
 from serving.triton.takedown import TakedownFile
 from sidrec import contract, home
 from sidrec.errors import ServingError, UsageError
 from sidrec.exposure import ExposureWriter
 from sidrec.recommender import Recommender
+from sidrec.release.revision import BundleRef
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +55,22 @@ class TritonPythonModel:
         self._answerer = Answerer(revision, recommenders, _histories(revision.history_max_age_days))
         for served in check_revision(self._answerer):
             _check_tensors(_response(served))
+        shadow = None if revision.shadow is None else _open_shadow(version, revision.shadow)
         self._takedown = TakedownFile(home.takedown_path())
-        self._exposures = ExposureWriter(
-            home.exposures_dir(),
-            flush_s=revision.exposure_flush_s,
-            max_rows=int(os.environ.get("SIDREC_EXPOSURE_ROWS", _EXPOSURE_ROWS)),
-        )
+        self._exposures = _writer(home.exposures_dir(), revision.exposure_flush_s)
         self._metrics = Metrics(str(revision.revision), args["model_instance_name"], self._exposures)
         self._metrics.show_threads(torch.get_num_threads())
+        self._shadow, self._shadow_rows = None, None
+        if shadow is not None and revision.shadow is not None:
+            self._shadow_rows = _writer(home.shadow_dir(), revision.exposure_flush_s)
+            self._metrics.watch_shadow(self._shadow_rows)
+            self._shadow = Shadow(
+                revision,
+                revision.shadow,
+                shadow,
+                write=self._shadow_rows.append,
+                count=self._metrics.count_shadow,
+            )
         self._check_batch()
         log.info("event=loaded revision=%d bundles=%s", revision.revision, ",".join(revision.bundle_ids))
 
@@ -81,6 +91,8 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Return one response a request, in order."""
         started = time.perf_counter()
+        if self._shadow is not None:
+            self._shadow.stand_back()
         try:
             outcomes = self._outcomes(requests)
         except Exception:
@@ -89,9 +101,11 @@ class TritonPythonModel:
             outcomes = [Refused("the server failed on this batch", invalid=False) for _ in requests]
         responses = [_response(outcome) for outcome in outcomes]
         latency_ms = (time.perf_counter() - started) * 1000
-        for outcome in outcomes:
-            if isinstance(outcome, Served) and not outcome.request.canary:
-                self._exposures.append(exposure(outcome, self._answerer.revision, latency_ms))
+        answered = [one for one in outcomes if isinstance(one, Served) and not one.request.canary]
+        for one in answered:
+            self._exposures.append(exposure(one, self._answerer.revision, latency_ms))
+        if self._shadow is not None:
+            self._shadow.offer(answered)
         self._metrics.count(outcomes)
         return responses
 
@@ -99,6 +113,8 @@ class TritonPythonModel:
         blocked = self._takedown.changed()
         if blocked is not None:
             self._answerer.set_takedown(blocked)
+            if self._shadow is not None:
+                self._shadow.set_takedown(blocked)
         outcomes: dict[int, Served | Refused] = {}
         parsed: dict[int, ParsedRequest] = {}
         for index, request in enumerate(requests):
@@ -113,11 +129,26 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Write the exposures that are still buffered, and publish the last counts."""
         try:
+            if self._shadow is not None and self._shadow_rows is not None:
+                self._shadow.close()
+                self._shadow_rows.close()
             self._exposures.close()
             self._metrics.close()
         except Exception:
             # The boundary: Triton prints nothing of what is raised here.
             log.exception("event=not_closed exposures=%d", self._exposures.stats().buffered)
+
+
+def _open_shadow(version: Path, ref: BundleRef) -> Recommender:
+    """Return the shadow's recommender, its own even where an arm has the same bundle: it runs beside the arms'."""
+    recommender = Recommender.open(version_bundle(version, ref).folder, threads=1)
+    check_shadow(recommender, ref)
+    return recommender
+
+
+def _writer(folder: Path, flush_s: float) -> ExposureWriter:
+    rows = int(os.environ.get("SIDREC_EXPOSURE_ROWS", _EXPOSURE_ROWS))
+    return ExposureWriter(folder, flush_s=flush_s, max_rows=rows)
 
 
 def _warm_up_request() -> Any:

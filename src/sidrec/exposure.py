@@ -20,8 +20,8 @@ import polars as pl
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
-"""1 had no `stats`; its rows read as rows without any."""
+SCHEMA_VERSION = 3
+"""1 had no `stats`, 2 no `ranks` and `propensities`; their rows read as rows without any."""
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "schema_version": pl.Int32,
@@ -49,6 +49,8 @@ _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "valid_beams": pl.Int32,
     "group_size": pl.Int32,
     "stats": pl.List(pl.Struct({"name": pl.String, "value": pl.Float64})),
+    "ranks": pl.List(pl.Int32),
+    "propensities": pl.List(pl.Float64),
 }
 SCHEMA = pl.Schema(_COLUMNS)
 
@@ -82,6 +84,10 @@ class Exposure:
     group_size: int
     stats: list[dict[str, str | float]] = field(default_factory=list)
     """What the search says of itself, as rows of name and value."""
+    ranks: list[int] | None = None
+    """Of a drawn answer: each item's place among the candidates, best = 0; None where nothing was drawn."""
+    propensities: list[float] | None = None
+    """Of a drawn answer: each item's chance to be among those shown."""
     schema_version: int = SCHEMA_VERSION
 
 

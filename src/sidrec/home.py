@@ -54,6 +54,16 @@ def exposures_dir() -> Path:
     return home() / "exposures"
 
 
+def shadow_dir() -> Path:
+    """Return the folder of exposure segments of answers that a shadow gave and nobody saw."""
+    return home() / "shadow"
+
+
+def experiments_dir() -> Path:
+    """Return the folder of frozen plans: `<experiment>/plan.json`."""
+    return home() / "experiments"
+
+
 def outcomes_dir() -> Path:
     """Return the folder of outcome segments (Parquet)."""
     return home() / "outcomes"

@@ -12,6 +12,7 @@ from sidrec import home
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.outcome import Outcome
+from sidrec.release.revision import assign
 from tests.experiment_world import plan
 from tests.monitoring.drift_world import at, bought, exposed, write_exposures, write_outcomes
 from tests.sidrec.release.test_revision import arms, revision
@@ -177,3 +178,19 @@ def test_attributes_that_do_not_fit_are_refused(tmp_path: Path, text: str, messa
 
     with pytest.raises(UsageError, match=message):
         experiment.with_attributes(pl.DataFrame({"user_id": ["7"], "hits": [1]}), tmp_path / "a.csv")
+
+
+def test_an_answer_of_an_arm_that_is_not_the_user_s_is_counted() -> None:
+    """Every row's arm is held against what the revision says of its user: here one of Ann's two answers is wrong."""
+    own = assign("ann", REVISION).arm.name
+    other = "treatment" if own == "control" else "control"
+    phase = gathered([shown("r1", "ann", 0, own), shown("r2", "ann", 1, other), shown("r3", "cat", 9)], [])
+
+    assert phase.users.select("user_id", "misplaced").rows() == [("ann", 1)]
+
+
+def test_a_phase_ends_when_the_experiment_stops() -> None:
+    """The first answer of a later revision ends it, though that one runs no experiment."""
+    stopped = shown("r3", "ann", 9, revision=4, experiment=None)
+
+    assert gathered([shown("r1", "ann", 0), stopped], [took("ann", "i1", 20)]).until == at(MONDAY, 9 * DAY)

@@ -174,15 +174,14 @@ def test_a_row_after_close_is_counted_as_dropped(tmp_path: Path) -> None:
     assert writer.stats().dropped == 1
 
 
-def test_rows_of_the_first_version_read_as_rows_without_statistics(tmp_path: Path) -> None:
-    """A log goes on over an upgrade: old segments lie beside new ones in one folder."""
-    writer = ExposureWriter(tmp_path, flush_s=60)
-    writer.append(row(1))
-    writer.close()
-    old = exposure.frame([row(3)]).drop("stats").with_columns(schema_version=pl.lit(1, dtype=pl.Int32))
-    old.write_parquet(next(tmp_path.iterdir()) / "0-old-000000.parquet")
-    table = exposure.read(tmp_path)
+@pytest.mark.parametrize("later", [["stats", "ranks", "propensities"], ["ranks", "propensities"]])
+def test_rows_of_every_older_version_read_beside_the_newest(tmp_path: Path, later: list[str]) -> None:
+    """Versions 1 and 2 lack what came after them; their rows read as rows without any."""
+    (tmp_path / "day").mkdir()
+    drawn = dataclasses.replace(row(0), ranks=[0, 3], propensities=[0.9, 0.25])
+    exposure.frame([row(1)]).drop(later).write_parquet(tmp_path / "day" / "1-old.parquet")
+    exposure.frame([drawn]).write_parquet(tmp_path / "day" / "2-new.parquet")
+    read = exposure.read(tmp_path)
 
-    assert table["schema_version"].to_list() == [2, 1]
-    assert table["stats"].to_list() == [[{"name": "order_entropy", "value": 0.25}], None]
-    assert exposure.scan(tmp_path).select("request_id").collect().height == 2
+    assert read.schema == exposure.SCHEMA
+    assert read.select("ranks", "propensities").rows() == [([0, 3], [0.9, 0.25]), (None, None)]

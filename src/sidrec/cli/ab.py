@@ -1,4 +1,4 @@
-"""`sidrec ab`: how large an experiment must be, and what it shows."""
+"""`sidrec ab`: how large an experiment must be, and what it shows; its moves are in `ab_run`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidrec import files, home
+from sidrec.cli import ab_preread, ab_run
+from sidrec.cli.ab_same import aa
 from sidrec.cli.ab_simulate import simulate
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.errors import UsageError
 
 if TYPE_CHECKING:
+    from sidrec.experiment.plan import Plan
     from sidrec.experiment.readout import Readout
     from sidrec.release.revision import Revision
 
-ab = typer.Typer(help="Experiments: size, read-out, simulated traffic.", no_args_is_help=True)
+ab = typer.Typer(help="Experiments: plan, start, ramp, stop, read-out.", no_args_is_help=True)
 
 PlanFile = Annotated[Path, typer.Argument(help="The experiment's plan, YAML (docs/experimentation.md).")]
 Exposures = Annotated[Path | None, typer.Option(help="Folder of exposure segments; this installation's.")]
@@ -26,21 +29,27 @@ _SCHEMA_VERSION = 1
 
 def mount(root: typer.Typer) -> None:
     """Add the commands of this module to the root."""
+    ab_run.mount(ab)
+    ab_preread.mount(ab)
+    ab.command()(aa)
     ab.command()(simulate)
     root.add_typer(ab, name="ab")
 
 
 @ab.callback()
 def _ab() -> None:
-    """Experiments: size, read-out, simulated traffic."""
+    """Experiments: plan, start, ramp, stop, read-out."""
 
 
 @ab.command()
 def readout(
-    plan: PlanFile,
+    plan: Annotated[str, typer.Argument(help="The experiment's name once its plan is frozen, or a plan's file.")],
     exposures: Exposures = None,
     outcomes: Outcomes = None,
-    revision: Annotated[Path | None, typer.Option(help="Revision that ran it (JSON); the ledger's newest.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Phase to read: a revision's number in the ledger, or its file (JSON); the newest."),
+    ] = None,
     since: Annotated[
         datetime | None, typer.Option(formats=Day, help="The phase's start, UTC; the revision's first exposure.")
     ] = None,
@@ -59,11 +68,11 @@ def readout(
 ) -> int:
     """Read an experiment out, trust first: exit 0 ship, 1 don't or hidden, 3 keep running."""
     from monitoring import arm_codes, experiment
-    from sidrec.experiment.plan import load_plan
     from sidrec.experiment.readout import read_out
 
-    ran = _revision(revision)
-    frozen = experiment.phase_plan(load_plan(plan), ran)
+    planned = _plan(plan)
+    ran, steps = _phase(planned, revision)
+    frozen = experiment.phase_plan(planned, ran)
     phase = experiment.gather(
         frozen,
         ran,
@@ -81,6 +90,7 @@ def readout(
         "schema_version": _SCHEMA_VERSION,
         "simulation": phase.simulated,
         "phase": {"revision": ran.revision, "since": phase.since, "until": phase.until, "days": phase.days},
+        "phases": steps,
         "plan": frozen.model_dump(mode="json"),
         "readout": found.model_dump(mode="json"),
         "codes": codes,
@@ -96,6 +106,7 @@ def readout(
     def render() -> None:
         from sidrec.cli import ab_text
 
+        ab_text.phases(steps, ran.revision)
         ab_text.show(found, frozen, codes, simulated=phase.simulated, page=html)
 
     emit(value, as_json, render)
@@ -160,17 +171,56 @@ def _exit_code(found: "Readout") -> int:
     return {"ship": 0, "don't": 1, "keep running": 3, "hidden": 3 if waits else 1}[found.decision.verdict]
 
 
-def _revision(path: Path | None) -> "Revision":
+def _plan(named: str) -> "Plan":
+    """Return the plan in a file, or the frozen one of an experiment; once frozen, no file says otherwise."""
+    from sidrec.experiment.frozen import open_frozen, path_of
+    from sidrec.experiment.plan import load_plan
+
+    if not Path(named).suffix and not Path(named).exists():
+        return open_frozen(named).plan
+    plan = load_plan(Path(named))
+    if path_of(plan.experiment).is_file() and open_frozen(plan.experiment).plan != plan:
+        raise UsageError(
+            f"{named} is not the plan that experiment {plan.experiment} was frozen with",
+            evidence=path_of(plan.experiment),
+            next_step=f"sidrec ab readout {plan.experiment}",
+        )
+    return plan
+
+
+def _phase(plan: "Plan", asked: str | None) -> "tuple[Revision, list[dict[str, Any]]]":
+    """Return the revision whose phase is read, and every phase of the experiment that the ledger knows."""
+    from sidrec.release.ledger import Ledger
+    from sidrec.release.standing import phases
+
+    known = {row.revision.revision: row for row in phases(Ledger().rows(), plan.experiment)}
+    steps = [
+        {
+            "revision": number,
+            "shares": {arm.name: arm.share for arm in row.revision.arms},
+            "asked_at": row.time,
+            "who": row.who,
+            "why": row.why,
+        }
+        for number, row in known.items()
+    ]
+    if asked is not None and not asked.isdigit():
+        return _revision(Path(asked)), steps
+    number = max(known, default=0) if asked is None else int(asked)
+    if number not in known:
+        said = f"revision {asked} is no phase" if asked else "the ledger asks for no revision"
+        raise UsageError(
+            f"{said} of experiment {plan.experiment}; its phases are {', '.join(map(str, known)) or 'none'}",
+            next_step="--revision FILE of the one that ran it",
+        )
+    return known[number].revision, steps
+
+
+def _revision(path: Path) -> "Revision":
     from pydantic import ValidationError
 
-    from sidrec.release.ledger import Ledger
     from sidrec.release.revision import Revision
 
-    if path is None:
-        newest = Ledger().desired()
-        if newest is None:
-            raise UsageError("the ledger asks for no revision", next_step="--revision FILE of the one that ran it")
-        return newest
     try:
         return Revision.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -39,6 +39,15 @@ def show(found: Readout, plan: Plan, codes: Sequence[Mapping[str, Any]], *, simu
         console.print(f"page: {escape(str(page))}")
 
 
+def phases(steps: Sequence[Mapping[str, Any]], read: int) -> None:
+    """Print the experiment's steps as the ledger has them, and which one is read."""
+    console = Console(highlight=False, soft_wrap=True)
+    for step in steps:
+        shares = ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in step["shares"].items())
+        mark = " (read here)" if step["revision"] == read else ""
+        console.print(f"revision {step['revision']}, {step['asked_at']:%Y-%m-%d %H:%M} UTC: {shares}{mark}")
+
+
 def _effect(console: Console, primary: Effect, plan: Plan) -> None:
     relative = primary.relative is not None and primary.relative_always_valid is not None
     value, every, once = (

@@ -85,7 +85,7 @@ def promote(
         overrides=override or (),
         champion=_champion(),
     )
-    _finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
+    finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
 
 
 def approve(
@@ -107,7 +107,7 @@ def approve(
         verdict_of=registry().verdict_path,
     )
     verdict_file = registry().verdict_path(approved.bundle, approved.verdicts[approved.bundle])
-    _finish_move(approved, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
+    finish_move(approved, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
 
 
 @rollback_app.callback(invoke_without_command=True)
@@ -124,7 +124,7 @@ def rollback(
     from sidrec.release.rollback import rollback as roll_back
 
     row = roll_back(why=reason, who=actor(), again=again)
-    _finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=None)
+    finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=None)
 
 
 @rollback_app.command()
@@ -152,7 +152,8 @@ def actor() -> str:
         raise UsageError("this account has no name", next_step="set SIDREC_ACTOR to yours") from error
 
 
-def _finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verdict | None") -> None:
+def finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verdict | None") -> None:
+    """Deploy what a row asks for, unless it waits for an approval, and say what came of it."""
     waits = row.pending_until
     deployment = deploy_row(row) if deploy and waits is None else None
     number = row.revision.revision

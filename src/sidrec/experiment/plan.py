@@ -1,5 +1,6 @@
 """What an experiment is about, frozen before its first user: metric, guardrails, least effect, size and stop rule."""
 
+import re
 from math import fsum
 from pathlib import Path
 from typing import Literal, Self
@@ -7,7 +8,9 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sidrec.decoding.exploration import Exploration
 from sidrec.errors import UsageError
+from sidrec.exclusion import Exclusion
 
 
 class Metric(BaseModel):
@@ -69,6 +72,9 @@ class Plan(BaseModel):
     control: str
     treatment: str
     shares: dict[str, float] = Field(description="Share of users that the revision gives each arm; they sum to 1.")
+    bundles: dict[str, str] = Field(default={}, description="Bundle id of each challenger; `ab start` needs them.")
+    exclusion: Exclusion | None = Field(default=None, description="Whom the experiment may have; None is everybody.")
+    exploration: Exploration | None = Field(default=None, description="Users, of no arm, whose answers are drawn.")
     primary: Metric
     minimum_effect: float = Field(gt=0, description="Least gain worth shipping, as a share of the control's mean.")
     guardrails: tuple[Guardrail, ...] = ()
@@ -97,6 +103,10 @@ class Plan(BaseModel):
         named = (self.control, self.treatment, *(self.cells.arms if self.cells else ()))
         if unknown := sorted({arm for arm in named if arm not in self.shares}):
             raise ValueError(f"arms without a share: {', '.join(unknown)}; the shares name {', '.join(self.shares)}")
+        if unknown := sorted(set(self.bundles) - set(self.shares)):
+            raise ValueError(f"bundles of no arm: {', '.join(unknown)}; the shares name {', '.join(self.shares)}")
+        if wrong := [name for name in self.bundles.values() if not re.fullmatch(r"b-[0-9a-f]{12}", name)]:
+            raise ValueError(f"a bundle's id is b- and 12 hex digits, seen {', '.join(wrong)}")
         if self.cells and len(set(self.cells.arms)) != 4:
             raise ValueError(f"a 2×2 has four arms, seen {', '.join(self.cells.arms)}")
         if self.max_users < self.planned_users:

@@ -137,6 +137,8 @@ def _exposures(
         "beam_width": _K,
         "valid_beams": _K,
         "group_size": 1,
+        "ranks": None,
+        "propensities": None,
     }
     table = people[user].with_columns(
         request_id=PREFIX + pl.int_range(rows).cast(pl.String),

@@ -36,13 +36,14 @@ def trust_box(plan: Plan, users: pl.DataFrame, *, lost: Mapping[str, float] | No
     """Return the checks in the order in which a reader should worry.
 
     Args:
-        users: one row a user; the columns `arms`, `foreign`, `requests` and `latency_ms` of `users.by_user` are
-            checked where they are there.
+        users: one row a user; the columns `arms`, `misplaced`, `foreign`, `requests`, `latency_ms` of `users.by_user`
+            are checked where they are there.
         lost: share of the answers that the log lacks, by arm, as `users.lost_answers` counts it.
     """
     return (
         sample_ratio(plan, users),
         stickiness(users),
+        arm_purity(users),
         bundle_purity(users),
         exposure_loss(lost),
         missing_outcomes(plan, users),
@@ -75,6 +76,15 @@ def stickiness(users: pl.DataFrame) -> TrustCheck:
         return _check("stickiness", "unmeasured", None, "the table does not say how many arms a user saw")
     moved = users.filter(pl.col("arms") > 1).height
     return _check("stickiness", "red" if moved else "green", moved, f"{moved:,} users saw more than one arm")
+
+
+def arm_purity(users: pl.DataFrame) -> TrustCheck:
+    """Return red where an arm answered a user whom the salted hash gives to another, or to none."""
+    if "misplaced" not in users.columns:
+        return _check("arm_purity", "unmeasured", None, "the table does not say which arm each user belongs to")
+    misplaced = int(users["misplaced"].sum())
+    light: Light = "red" if misplaced else "green"
+    return _check("arm_purity", light, misplaced, f"{misplaced:,} answers of an arm that is not the user's")
 
 
 def bundle_purity(users: pl.DataFrame) -> TrustCheck:

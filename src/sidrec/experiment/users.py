@@ -5,7 +5,7 @@ A user is the unit: the hash draws users into arms, not requests. A user enters 
 always-valid intervals need this; it also gives early and late users the same time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
@@ -19,11 +19,13 @@ def by_user(
     window_s: int,
     until: int,
     since: int = 0,
+    assigned: Callable[[str], str | None] | None = None,
 ) -> pl.DataFrame:
     """Return one row a user whose window closed by `until`.
 
     Columns: `user_id`, `arm` (the first that the user saw), `first_seen`, `arms` (how many they saw), `requests`,
-    `foreign` (answers of a bundle that is not the arm's), `latency_ms` (sum over the requests), `cold` and `degraded`
+    `foreign` (answers of a bundle that is not the arm's), `misplaced` (answers of an arm that is not the one that
+    `assigned` says, where it is given), `latency_ms` (sum over the requests), `cold` and `degraded`
     (requests so answered), `hits` (shown items that were taken), `hit_requests` (requests with at least one).
     Requests without a user id are in no row: their arm hangs on the request.
 
@@ -36,6 +38,7 @@ def by_user(
         until: now, unix seconds of event time.
         since: first exposures before this time belong to another phase. A phase is a time of constant shares:
             ramping 5 % to 20 % begins a new one, because users of both phases together match neither's shares.
+        assigned: the arm that the revision gives a user id, None for who is not in the experiment.
     """
     own = pl.lit(True) if experiment is None else pl.col("experiment") == experiment
     shown = exposures.filter(own, pl.col("user_id").is_not_null())
@@ -68,8 +71,10 @@ def by_user(
         .agg(hits=pl.len())
     )
     expected = pl.col("arm").replace_strict(dict(bundles), default=None, return_dtype=pl.String)
+    counted = {} if assigned is None else {"misplaced": pl.col("misplaced").sum()}
     return (
-        followed.join(taken, on="request_id", how="left")
+        _with_misplaced(followed, assigned)
+        .join(taken, on="request_id", how="left")
         .with_columns(pl.col("hits").fill_null(0), foreign=pl.col("bundle_id").ne_missing(expected))
         .sort("event_time", "wall_time_ms", "request_id")
         .group_by("user_id", maintain_order=True)
@@ -79,6 +84,7 @@ def by_user(
             arms=pl.col("arm").n_unique(),
             requests=pl.len(),
             foreign=pl.col("foreign").sum(),
+            **counted,
             latency_ms=pl.col("latency_ms").cast(pl.Float64).sum(),
             cold=(pl.col("source") == "cold").sum(),
             degraded=(pl.col("source") == "degraded").sum(),
@@ -88,6 +94,17 @@ def by_user(
         .sort("user_id")
         .collect()
     )
+
+
+def _with_misplaced(requests: pl.LazyFrame, assigned: Callable[[str], str | None] | None) -> pl.LazyFrame:
+    """Return the requests with whether another arm answered than the one that the user belongs to."""
+    if assigned is None:
+        return requests
+    users = requests.select("user_id").unique().collect()["user_id"]
+    own = pl.DataFrame(
+        {"user_id": users, "own": [assigned(user) for user in users]}, schema_overrides={"own": pl.String}
+    )
+    return requests.join(own.lazy(), on="user_id").with_columns(misplaced=pl.col("arm").ne_missing(pl.col("own")))
 
 
 def with_past(users: pl.DataFrame, outcomes: pl.LazyFrame, *, start: int, days: int, name: str) -> pl.DataFrame:

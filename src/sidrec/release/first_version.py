@@ -30,7 +30,7 @@ def found(path: Path, stored: Sequence[LedgerRow]) -> list[LedgerRow] | None:
         )
     if stored and [row.hash for row in rows] != [row.hash for row in stored[: len(rows)]]:
         raise LedgerError(
-            f"{path.name} and the database are two histories: something older wrote to the file after it was taken over",
+            f"{path.name} and the database are two histories: something older wrote to the file once it was taken over",
             evidence=path,
             next_step=f"compare them with sidrec ledger show --file {path}, then move the file away",
         )

@@ -17,7 +17,8 @@ def check_ramp(before: Revision, after: Revision) -> None:
     A revision without the experiment, or of another one, is not a ramp and passes.
 
     Raises:
-        UsageError: another salt, another bundle behind an arm's name, or users who would change arms; it says how many.
+        UsageError: another salt, plan, exclusion or exploration, another bundle behind an arm's name, or users who
+            would change arms; it says how many.
     """
     if before.experiment is None or before.experiment != after.experiment:
         return
@@ -26,6 +27,18 @@ def check_ramp(before: Revision, after: Revision) -> None:
             f"experiment {after.experiment} has salt {before.salt!r}, this revision has {after.salt!r}: every user "
             "would be drawn anew",
             next_step="keep the salt, or start another experiment under another name",
+        )
+    if before.plan != after.plan:
+        raise UsageError(
+            f"experiment {after.experiment} began under the plan {digits(before.plan)}, this revision has "
+            f"{digits(after.plan)}: a plan does not change once users were exposed",
+            next_step="put the plan back, or start another experiment with the other one",
+        )
+    if (before.exclusion, before.exploration) != (after.exclusion, after.exploration):
+        raise UsageError(
+            f"experiment {after.experiment} draws its users from another part of everybody in this revision: "
+            "who was in it would leave it, or come back",
+            next_step="keep exclusion and exploration as they are while an experiment runs",
         )
     bundles = {arm.name: arm.bundle for arm in before.arms}
     if other := [arm for arm in after.arms if arm.share > 0 and bundles.get(arm.name, arm.bundle) != arm.bundle]:
@@ -59,3 +72,8 @@ def leaving(before: Revision, after: Revision) -> dict[str, float]:
 
 def _line(revision: Revision) -> Buckets:
     return buckets(tuple(arm.share for arm in revision.arms))
+
+
+def digits(plan: str | None) -> str:
+    """Return what people read of a plan's SHA-256."""
+    return "none" if plan is None else plan[:12]

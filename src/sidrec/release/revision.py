@@ -7,15 +7,27 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from sidrec.bundle import Bundle
 from sidrec.clock import ClockMode
+from sidrec.decoding.exploration import Exploration
+from sidrec.exclusion import Exclusion
 from sidrec.release.buckets import buckets, point_of
 
 SCHEMA_VERSION: Final = 1
+SHADOW: Final = "shadow"
+"""What the log calls the shadow; no arm may have this name."""
+_LATER = ("plan", "exclusion", "exploration")
 
 
 class BundleRef(BaseModel):
@@ -65,6 +77,17 @@ class Revision(BaseModel):
     exposure_flush_s: float = Field(gt=0)
     clock: ClockMode
     shadow: BundleRef | None = Field(None, description="Also decodes each request; its answer is logged, never sent.")
+    plan: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the experiment's frozen plan."
+    )
+    exclusion: Exclusion | None = Field(default=None, description="Whom the experiment may have; None is everybody.")
+    exploration: Exploration | None = Field(default=None, description="Users whose answers are drawn; None is nobody.")
+
+    @model_serializer(mode="wrap")
+    def _say_only_what_is_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A document from before these fields keeps its bytes, and with them its hash in the ledger.
+        value: dict[str, Any] = handler(self)
+        return {name: one for name, one in value.items() if one is not None or name not in _LATER}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -74,6 +97,8 @@ class Revision(BaseModel):
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"arms have names of their own, seen {', '.join(names)}")
+        if SHADOW in names:
+            raise ValueError(f"{SHADOW!r} is no arm's name: the log says so of what was never sent")
         if len(self.arms) > 1 and not self.experiment:
             raise ValueError(f"{len(self.arms)} arms belong to an experiment; name it")
         return self
@@ -122,7 +147,31 @@ def single_arm(revision: int, bundle: Bundle) -> Revision:
 def arm_for(user_id: str, salt: str, arms: Sequence[Arm]) -> Arm:
     """Return the arm that answers this user: the same one for ever under one salt and one set of shares.
 
-    Only the salted hash of the id decides; `buckets` says which part of its range is whose. The server and everything
-    offline ask here.
+    Only the salted hash of the id decides; `buckets` says which part of its range is whose. `assign` is what the server
+    and everything offline ask: a revision may also keep users out of its experiment.
     """
     return arms[buckets(tuple(arm.share for arm in arms)).arm_at(point_of(user_id, salt))]
+
+
+class Assignment(NamedTuple):
+    """What a revision does with a user."""
+
+    arm: Arm
+    counts: bool
+    """Whether the user is one of the experiment's."""
+    explores: bool
+    """Whether the answers are drawn."""
+
+
+def assign(user_id: str, revision: Revision) -> Assignment:
+    """Return the arm that answers a user, and whether they count in its experiment; the one rule, online and offline.
+
+    Who explores, or stands outside the experiment's piece of its exclusion group, gets the champion and does not
+    count.
+    """
+    champion, exploration, exclusion = revision.arms[0], revision.exploration, revision.exclusion
+    if exploration is not None and point_of(user_id, f"{revision.salt}/exploration") < exploration.share:
+        return Assignment(champion, counts=False, explores=True)
+    if exclusion is not None and not exclusion.holds(point_of(user_id, exclusion.salt)):
+        return Assignment(champion, counts=False, explores=False)
+    return Assignment(arm_for(user_id, revision.salt, revision.arms), counts=True, explores=False)

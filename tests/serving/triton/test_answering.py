@@ -19,10 +19,12 @@ from serving.triton.parse import ParsedRequest, parse
 from sidrec import contract
 from sidrec.bundle import Bundle
 from sidrec.data.catalog import Catalog
+from sidrec.decoding.exploration import Exploration
 from sidrec.errors import ServingError
+from sidrec.exclusion import Exclusion
 from sidrec.exposure import frame
 from sidrec.recommender import Answer, Recommender, Request
-from sidrec.release.revision import arm_for
+from sidrec.release.revision import assign
 from tests.serving.world import make_bundle, make_revision
 
 
@@ -150,9 +152,10 @@ def test_a_request_that_breaks_the_model_fails_alone(make: Callable[..., Answere
 
 
 def test_the_arm_is_the_users_and_else_the_requests(bundle: Bundle, tmp_path: Path) -> None:
-    """Sticky by user id; without one, by request id."""
+    """Sticky by user id; without one, by request id; who is outside the experiment's piece is logged without it."""
     other = make_bundle(tmp_path, newest=50)
-    revision = make_revision(1, bundle, other)
+    piece = Exclusion(group="checkout", low=0.0, high=0.8)
+    revision = make_revision(1, bundle, other, exclusion=piece)
     opened = {one.bundle_id: Recommender.open(one.folder) for one in (bundle, other)}
     batch = [request(USER_ID=f"u{n}", CONTEXT=json.dumps({"request_id": f"r{n}"})) for n in range(40)]
     batch += [request(CONTEXT=json.dumps({"request_id": f"r{n}"})) for n in range(40)]
@@ -161,8 +164,9 @@ def test_the_arm_is_the_users_and_else_the_requests(bundle: Bundle, tmp_path: Pa
 
     for parsed, outcome in zip(batch, outcomes, strict=True):
         assert isinstance(outcome, Served)
-        arm = arm_for(parsed.user_id or parsed.request_id, "s", revision.arms)
+        arm, counts, _ = assign(parsed.user_id or parsed.request_id, revision)
         assert outcome.arm == arm
+        assert exposure(outcome, revision, 1.0).experiment == ("test" if counts else None)
         assert outcome.answer.item_ids[0] == ("i0" if arm.name == "control" else "i50")
     assert len({outcome.arm.name for outcome in outcomes if isinstance(outcome, Served)}) == 2
 
@@ -305,3 +309,36 @@ def test_what_the_search_says_is_in_the_row(make: Callable[..., Answerer]) -> No
         assert isinstance(served, Served)
 
         assert frame([exposure(served, answerer.revision, 1.5)])["stats"].to_list() == [said]
+
+
+def test_an_exploring_user_gets_a_drawn_answer(make: Callable[..., Answerer]) -> None:
+    """Some of the best 20, best first, with place and chance in the row; the same again when it is asked again."""
+    answerer = make(exploration=Exploration(share=0.5, temperature=5.0, candidates=20), deadline_ms=60_000)
+    batch = [request(USER_ID=f"u{n}", HISTORY=["i1"], K=5, CONTEXT=f'{{"request_id": "r{n}"}}') for n in range(40)]
+    rows = [exposure(one, answerer.revision, 1.0) for one in answerer.answer(batch) if isinstance(one, Served)]
+    again = [exposure(one, answerer.revision, 1.0) for one in answerer.answer(batch) if isinstance(one, Served)]
+    exploring = [row for row in rows if assign(str(row.user_id), answerer.revision).explores]
+    plain = [row for row in rows if row not in exploring]
+
+    assert [row.item_ids for row in rows] == [row.item_ids for row in again]
+    assert len(exploring) > 5
+    assert all(row.propensities is None and row.item_ids == [f"i{n}" for n in range(5)] for row in plain)
+    for row in exploring:
+        assert row.ranks is not None
+        assert row.item_ids == [f"i{rank}" for rank in row.ranks]
+        assert len(row.propensities or []) == 5
+        assert row.scores == sorted(row.scores, reverse=True)
+    assert len({tuple(row.item_ids) for row in exploring}) > 5
+
+
+@pytest.mark.parametrize("history", [[], ["i1"]])
+def test_nothing_is_drawn_from_a_cold_or_a_degraded_answer(make: Callable[..., Answerer], history: list[str]) -> None:
+    """They are no model's whole answer: the best items, no chances."""
+    answerer = make(exploration=Exploration(share=0.5, temperature=5.0, candidates=20))
+    user = next(f"u{n}" for n in range(99) if assign(f"u{n}", answerer.revision).explores)
+    late = json.dumps({"sent_at_ms": int(time.time() * 1000) - 1900})
+    [served] = answerer.answer([request(USER_ID=user, HISTORY=history, K=3, CONTEXT=late)])
+    assert isinstance(served, Served)
+
+    assert served.answer.source == ("degraded" if history else "cold")
+    assert (served.answer.item_ids, served.propensities) == (("i0", "i1", "i2"), None)

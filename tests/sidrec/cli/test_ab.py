@@ -189,3 +189,20 @@ def test_a_plan_that_is_none_is_refused_by_key(tmp_path: Path, capsys: pytest.Ca
 
     assert "alpha: Input should be less than 0.5" in said
     assert "surprise: Extra inputs" in said
+
+
+def test_past_users_are_drawn_into_arms_without_an_effect(
+    gain: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a table of users: the promises hold, CUPED's share is said; a table without a column is a wrong call."""
+    table = pl.DataFrame(
+        {"user_id": [f"u{n}" for n in range(800)], "hits": [0, 0, 1, 2] * 200, "past": [0, 1, 1, 3] * 200}
+    )
+    table.write_parquet(tmp_path / "users.parquet")
+    value = call(capsys, "aa", gain[0], "--users", str(tmp_path / "users.parquet"), "--draws", "60")
+    table.drop("past").write_parquet(tmp_path / "less.parquet")
+    lacking = call(capsys, "aa", gain[0], "--users", str(tmp_path / "less.parquet"), expect=2)
+
+    assert (value["draws"], value["users"], value["holds"]) == (60, 800, True)
+    assert value["variance_reduction"] > 0.5
+    assert "lacks past" in lacking["message"]

@@ -40,6 +40,7 @@ def test_clean_traffic_is_green_throughout() -> None:
             CLEAN.with_columns(arm=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("third")).otherwise("arm")),
         ),
         ("stickiness", CLEAN.with_columns(arms=pl.when(pl.int_range(pl.len()) == 7).then(2).otherwise(1))),
+        ("arm_purity", CLEAN.with_columns(misplaced=pl.when(pl.int_range(pl.len()) == 7).then(1).otherwise(0))),
         ("bundle_purity", CLEAN.with_columns(foreign=pl.when(pl.int_range(pl.len()) == 7).then(1).otherwise(0))),
         ("missing_outcomes", CLEAN.with_columns(pl.when(pl.int_range(pl.len()) % 15 > 0).then("purchases"))),
         ("sample_size", CLEAN.head(900)),
@@ -59,11 +60,12 @@ def test_a_fault_turns_its_light_red_alone(name: str, broken: pl.DataFrame) -> N
 
 def test_what_is_not_in_the_table_is_unmeasured_and_said() -> None:
     """A table without the log's columns hides nothing and claims nothing."""
-    bare = CLEAN.drop("arms", "foreign", "latency_ms")
+    bare = CLEAN.drop("arms", "misplaced", "foreign", "latency_ms")
     found = lights(bare)
 
     assert {name for name, light in found.items() if light == "unmeasured"} == {
         "stickiness",
+        "arm_purity",
         "bundle_purity",
         "exposure_loss",
         "latency_parity",

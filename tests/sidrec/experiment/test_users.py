@@ -123,3 +123,13 @@ def test_lost_answers_are_those_without_a_row() -> None:
     lost = lost_answers(exposures, {"control": 4, "treatment": 0}, experiment="codes")
 
     assert lost == pytest.approx({"control": 0.25})
+
+
+def test_an_answer_to_a_user_of_another_arm_is_misplaced() -> None:
+    """Ann belongs to the control, Bob to no arm: one answer of each is not theirs."""
+    exposures = table(shown("r1", "ann", 1.0), shown("r2", "ann", 2.0, "treatment"), shown("r3", "bob", 1.0))
+    own = {"ann": "control", "bob": None}
+    times = {"window_s": 7 * DAY, "until": 10 * DAY}
+    found = by_user(exposures, taken(), experiment="codes", bundles=BUNDLES, assigned=own.__getitem__, **times)
+
+    assert found.select("user_id", "misplaced").rows() == [("ann", 1), ("bob", 1)]

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from sidrec.decoding.exploration import Exploration
 from sidrec.errors import UsageError
+from sidrec.exclusion import Exclusion
 from sidrec.release.ramp import check_ramp, leaving
 from sidrec.release.revision import Revision
 from tests.sidrec.release.test_revision import arms, ref, revision
@@ -40,11 +42,14 @@ def test_stopping_an_arm_is_no_ramp() -> None:
     [
         (step(0.8, 0.2), r"\(share of all users: arm1 10.00%\)"),
         (step(0.5, 0.3, 0.1, 0.1), r"arm1 30.00%"),
+        (step(0.7, 0.3, plan="b" * 64), r"under the plan none, this revision has bbbbbbbbbbbb"),
+        (step(0.7, 0.3, exclusion=Exclusion(group="g", low=0, high=0.5)), r"from another part of everybody"),
+        (step(0.7, 0.3, exploration=Exploration(share=0.1, temperature=1)), r"from another part of everybody"),
         (step(0.7, 0.3, salt="other"), "salt 's', this revision has 'other': every user would be drawn anew"),
     ],
 )
 def test_a_step_that_moves_exposed_users_is_refused(after: Revision, message: str) -> None:
-    """A smaller share, two more challengers that shorten the line, another salt."""
+    """A smaller share, two more challengers that shorten the line; another plan, piece, exploration or salt."""
     with pytest.raises(UsageError, match=message):
         check_ramp(step(0.7, 0.3), after)
 

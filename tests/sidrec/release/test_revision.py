@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sidrec.release.revision import Arm, BundleRef, Revision, arm_for, single_arm
+from sidrec.decoding.exploration import Exploration
+from sidrec.exclusion import Exclusion
+from sidrec.release.revision import Arm, BundleRef, Revision, arm_for, assign, single_arm
 from tests.release_world import make_bundle
 
 
@@ -54,6 +56,7 @@ def test_survives_json() -> None:
         ({"revision": 0}, "greater than or equal to 1"),
         ({"schema_version": 2}, "Input should be 1"),
         ({"surprise": 1}, "Extra inputs"),
+        ({"arms": (arms(1.0)[0].model_copy(update={"name": "shadow"}),)}, "is no arm's name"),
     ],
 )
 def test_a_document_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -142,3 +145,42 @@ def test_an_arm_without_a_share_answers_nobody() -> None:
     chosen = {arm_for(f"u{n}", "s", arms(0.0, 1.0, 0.0)).name for n in range(2000)}
 
     assert chosen == {"arm1"}
+
+
+def test_a_document_from_before_a_field_keeps_its_bytes() -> None:
+    """What says nothing is not written, so that the hash of an old ledger row still holds."""
+    text = revision().model_dump_json()
+
+    assert not [name for name in ("plan", "exclusion", "exploration") if name in text]
+    assert Revision.model_validate_json(text).model_dump_json() == text
+
+
+def halves(experiment: str, low: float, high: float, **changes: Any) -> Revision:
+    piece = Exclusion(group="checkout", low=low, high=high)
+    return revision(arms=arms(0.5, 0.5), experiment=experiment, salt=experiment, exclusion=piece, **changes)
+
+
+def test_two_experiments_of_one_group_never_share_a_user() -> None:
+    """Of 100,000 users each is in at most one; each arm has its share of the piece; outside there is the champion."""
+    first, second = halves("codes", 0.0, 0.3), halves("beams", 0.3, 1.0)
+    users = [f"u{number}" for number in range(100_000)]
+    found = [(assign(user, first), assign(user, second)) for user in users]
+    seen = Counter(one.arm.name for one, _ in found if one.counts)
+
+    assert not [pair for pair in found if pair[0].counts and pair[1].counts]
+    assert all(one.counts or one.arm == first.arms[0] for one, _ in found)
+    # Five standard errors of a binomial count.
+    assert seen == pytest.approx({"arm0": 15_000, "arm1": 15_000}, abs=570)
+    assert sum(other.counts for _, other in found) == pytest.approx(70_000, abs=730)
+
+
+def test_exploring_users_are_the_champions_and_do_not_count() -> None:
+    """One user in ten, the same ones at every step of a ramp, in no arm of the experiment."""
+    explored = revision(arms=arms(0.8, 0.2), experiment="x", exploration=Exploration(share=0.1, temperature=1.0))
+    grown = explored.model_copy(update={"arms": arms(0.2, 0.8)})
+    users = [f"u{number}" for number in range(10_000)]
+    exploring = {user for user in users if assign(user, explored).explores}
+
+    assert len(exploring) == pytest.approx(1000, abs=150)
+    assert exploring == {user for user in users if assign(user, grown).explores}
+    assert {assign(user, explored) for user in exploring} == {(explored.arms[0], False, True)}
