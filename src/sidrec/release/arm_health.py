@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from sidrec.release.revision import Revision
+
 _HEALTH = (
     pl.len().alias("answers"),
     (pl.col("source") == "cold").mean().alias("cold"),
@@ -43,14 +45,16 @@ class ArmHealth:
 NOTHING = ArmHealth(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
 
 
-def arm_health(exposures: pl.LazyFrame, revision: int, *, champion: str, slow: float) -> dict[str, ArmHealth]:
-    """Return the health of every arm that answered under a revision.
+def arm_health(exposures: pl.LazyFrame, revision: Revision, *, slow: float) -> dict[str, ArmHealth]:
+    """Return the health of every arm that answered users of a revision's experiment.
 
     Args:
-        champion: name of the arm that sets the limit of latency.
-        slow: that limit, as a multiple of the champion's 99th percentile.
+        slow: limit of latency, as a multiple of the champion's 99th percentile.
     """
-    rows = exposures.filter(pl.col("revision") == revision).select(
+    champion = revision.arms[0].name
+    # Rows of users whom the experiment may not have name none.
+    counted = (pl.col("revision") == revision.revision) & (pl.col("experiment") == revision.experiment)
+    rows = exposures.filter(counted).select(
         "arm",
         "source",
         "latency_ms",

@@ -47,9 +47,7 @@ def watch(exposures: pl.LazyFrame, rows: Sequence[LedgerRow], policy: Policy) ->
     arms = [arm for arm in revision.arms[1:] if arm.share > 0]
     if not arms:
         return []
-    found = arm_health(exposures, revision.revision, champion=champion.name, slow=policy.guardrails.slow)
-    # An experiment may keep users out of all arms; a canary has them all.
-    counts_users = any(row.stage == "canary" and row.revision.experiment == revision.experiment for row in decided)
+    found = arm_health(exposures, revision, slow=policy.guardrails.slow)
     theirs = found.get(champion.name, NOTHING)
     return [
         Watched(
@@ -57,15 +55,7 @@ def watch(exposures: pl.LazyFrame, rows: Sequence[LedgerRow], policy: Policy) ->
             bundle=arm.bundle.bundle_id,
             health=(mine := found.get(arm.name, NOTHING)),
             champion=theirs,
-            broken=tuple(
-                breaches(
-                    mine,
-                    theirs,
-                    policy.guardrails,
-                    share=arm.share / (arm.share + champion.share),
-                    counts_users=counts_users,
-                )
-            ),
+            broken=tuple(breaches(mine, theirs, policy.guardrails, share=arm.share / (arm.share + champion.share))),
         )
         for arm in arms
     ]

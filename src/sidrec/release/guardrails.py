@@ -25,17 +25,14 @@ class Breach(NamedTuple):
     sentence: str
 
 
-def breaches(
-    arm: ArmHealth, champion: ArmHealth, rules: Guardrails, *, share: float, counts_users: bool
-) -> Iterator[Breach]:
+def breaches(arm: ArmHealth, champion: ArmHealth, rules: Guardrails, *, share: float) -> Iterator[Breach]:
     """Yield the guardrails that an arm breaks.
 
     Args:
         share: of the two arms' users that are the arm's.
-        counts_users: whether every user is one of the two arms', so that missing ones can be told.
     """
     users = arm.users + champion.users
-    if counts_users and users * share >= _FEWEST_EXPECTED:
+    if users * share >= _FEWEST_EXPECTED:
         least = share * (1 - rules.lost_users)
         high = _bound(arm.users / users, users, +1)
         if high < least:

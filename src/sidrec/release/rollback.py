@@ -12,14 +12,8 @@ from sidrec.release.row import LedgerRow, canonical, decisions, next_revision, s
 from sidrec.release.stages import answering
 
 JUST_NOW: Final = timedelta(minutes=2)
-_BUDGET: Final = {
-    "beam_width",
-    "deadline_ms",
-    "history_deadline_ms",
-    "history_max_age_days",
-    "exposure_flush_s",
-    "clock",
-}
+# What only says who is in which arm; `answering` says it better.
+_ARRANGEMENT: Final = {"revision", "arms", "experiment", "salt", "shadow", "plan", "exclusion"}
 
 
 def rollback(*, why: str, who: str, again: bool = False, ledger: Ledger | None = None) -> LedgerRow:
@@ -83,8 +77,8 @@ def previous_good(rows: Sequence[LedgerRow]) -> LedgerRow | None:
 
 def _effect(revision: Revision) -> str:
     """Return what tells apart two revisions that users or servers would."""
-    budget = revision.model_dump(mode="json", include=_BUDGET)
-    return sha256(canonical({**budget, "bundles": sorted(answering(revision))}))
+    others = revision.model_dump(mode="json", exclude=_ARRANGEMENT)
+    return sha256(canonical({**others, "bundles": sorted(answering(revision))}))
 
 
 def _refuse_twice(last: LedgerRow, author: str, book: Ledger) -> None:

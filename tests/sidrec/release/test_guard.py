@@ -53,6 +53,7 @@ def logged(revision: Revision, seed: int = 0, users: int = USERS, **hurt: float)
         rows.with_columns(
             request_id=pl.int_range(pl.len()).cast(pl.String),
             revision=pl.lit(revision.revision),
+            experiment=pl.lit(revision.experiment, dtype=pl.String),
             source=pl.Series(np.where(cold, "cold", np.where(degraded, "degraded", "model"))),
             latency_ms=pl.Series(latency, dtype=pl.Float32),
             beam_width=pl.lit(20),
@@ -108,6 +109,13 @@ def test_only_the_present_revision_counts(canary: LedgerRow) -> None:
     bad = logged(canary.revision.renumbered(7), cold=0.5)
 
     assert broken(pl.concat([bad, logged(canary.revision)])) == []
+
+
+def test_who_is_in_no_experiment_does_not_count(canary: LedgerRow) -> None:
+    """Users whom the experiment may not have are the champion's, and no lost ones of the canary's."""
+    others = logged(canary.revision, seed=1).with_columns(arm=pl.lit("champion"), experiment=pl.lit(None, pl.String))
+
+    assert broken(pl.concat([others, logged(canary.revision)])) == []
 
 
 def test_the_rows_of_a_real_log_are_read(canary: LedgerRow) -> None:
