@@ -32,6 +32,7 @@ NoDeploy = Annotated[bool, typer.Option("--no-deploy", help="Only write the ledg
 
 
 rollback_app = typer.Typer()
+_SHOWN = ("ndcg@10", "recall@10")
 
 
 def mount(root: typer.Typer) -> None:
@@ -72,6 +73,7 @@ def promote(
     verdict_file = registry().verdict_path(bundle_id)
     if not as_json and not bundle:
         print(f"first promotion: {bundle_id} is the newest registered bundle whose verdict says pass")
+    champion = _champion()
     row = promote_bundle(
         open_bundle(registry().bundle_folder(bundle_id)),
         verdict_file,
@@ -83,9 +85,11 @@ def promote(
         accept_inconclusive=accept_inconclusive,
         second_approver=second_approver,
         overrides=override or (),
-        champion=_champion(),
+        champion=champion,
     )
-    finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=read_verdict(verdict_file))
+    judged = read_verdict(verdict_file)
+    beside = {} if champion is None else _beside(judged, champion.bundle_id)
+    finish_move(row, deploy=not no_deploy, as_json=as_json, verdict=judged, beside=beside)
 
 
 def approve(
@@ -152,7 +156,9 @@ def actor() -> str:
         raise UsageError("this account has no name", next_step="set SIDREC_ACTOR to yours") from error
 
 
-def finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verdict | None") -> None:
+def finish_move(
+    row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verdict | None", beside: "Beside | None" = None
+) -> None:
     """Deploy what a row asks for, unless it waits for an approval, and say what came of it."""
     waits = row.pending_until
     deployment = deploy_row(row) if deploy and waits is None else None
@@ -167,6 +173,7 @@ def finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verd
         "hash": row.hash,
         "pending_until": None if waits is None else waits.isoformat(),
         "overrides": list(row.overrides),
+        "beside_champion": beside,
         "deployment": deployment,
     }
 
@@ -174,6 +181,9 @@ def finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verd
         console = Console(highlight=False, soft_wrap=True)
         if verdict is not None:
             console.print(verdict.sentence, markup=False)
+        for rows, metrics in (beside or {}).items():
+            shown = ", ".join(f"{name} {new:.4f} (champion {old:.4f})" for name, (new, old) in metrics.items())
+            console.print(f"{rows}: {shown}", markup=False)
         back = "" if row.restores is None else f", the contents of revision {row.restores}"
         place = "" if row.stage is None else f" as {row.stage}"
         verb = "stands behind" if row.action == "approve" else "asks for"
@@ -189,6 +199,25 @@ def finish_move(row: "LedgerRow", *, deploy: bool, as_json: bool, verdict: "Verd
             console.print("next: sidrec status" if deployment["live"] else "next: sidrec serve")
 
     emit(value, as_json, render)
+
+
+Beside = dict[str, dict[str, tuple[float, float]]]
+"""Rows -> metric -> (this bundle's, the champion's), each from its own verdict."""
+
+
+def _beside(verdict: "Verdict", champion: str) -> Beside:
+    from sidrec.release.verdict import read_verdict
+
+    try:
+        theirs = read_verdict(registry().verdict_path(champion)).metrics
+    except VerdictError:
+        # Of a key that was retired since: the move is made all the same, there is nothing to show beside it.
+        return {}
+    return {
+        rows: {name: (values[name], theirs[rows][name]) for name in _SHOWN if name in values and name in theirs[rows]}
+        for rows, values in verdict.metrics.items()
+        if rows in theirs
+    }
 
 
 def _champion() -> "Bundle | None":

@@ -58,6 +58,7 @@ def test_a_canary_is_asked_for_shown_and_too_young(bundles: list[Bundle]) -> Non
         run("promote", bundles[1].bundle_id, "--reason", "good", "--no-deploy")
 
     assert (value["stage"], value["bundle_id"]) == ("canary", bundles[1].bundle_id)
+    assert value["beside_champion"]["all"] == {"ndcg@10": [0.25, 0.25]}
     assert "promote canary" in run("ledger", "show")[1]
     assert "--override dwell --second-approver NAME" in str(refused.value.next_step)
 
