@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sidrec.release.ledger import GENESIS, Ledger
 from sidrec.release.ledger_file import read_file, write_file
 from sidrec.release.revision import Arm, BundleRef, Revision
 from sidrec.release.row import canonical
-from tests.postgres_world import new_database, postgres
+from tests.postgres_world import new_database
 
 ROOT = Path(__file__).parents[3]
 # Five rows that the first version wrote, on 2026-11-29 at commit 4fb2577: two promotions that went live, one rollback.
@@ -51,12 +51,6 @@ def fill(ledger: Ledger, rows: int) -> None:
         for _ in range(rows):
             number = max((row.revision.revision for row in writer.rows), default=0) + 1
             writer.append("promote", who="ann", why="…", revision=revision(number), verdicts={})
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

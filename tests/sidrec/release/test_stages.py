@@ -1,5 +1,6 @@
 """A bundle reaches everybody by stages, and each refusal says why and what to do."""
 
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from sidrec.release.policy import Policy, load_policy
 from sidrec.release.promotion import approve, authorise, pending, promote
 from sidrec.release.rollback import rollback
 from sidrec.release.stages import without_arm
+from tests.postgres_world import new_database
 from tests.release_world import gate, make_bundle, make_signed
 
 
@@ -295,8 +297,16 @@ def test_an_approver_stands_behind_an_inconclusive_verdict(
         authorise(bundles[1], tmp_path / "1.json", later)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of each kind."""
+    if request.param == "postgresql":
+        url = new_database(request.getfixturevalue("server"), secrets.token_hex(8))
+        monkeypatch.setenv("SIDREC_LEDGER_URL", url)
+
+
 def test_of_two_promotions_at_once_one_wins_and_one_is_told(
-    ask: Callable[..., LedgerRow], monkeypatch: pytest.MonkeyPatch
+    shared: None, ask: Callable[..., LedgerRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both were checked against the same champion; the second would silently undo the first."""
     together = Barrier(2)
