@@ -50,8 +50,8 @@ class Finding(_Document):
 
     name: str = Field(description="Metric, e.g. `history_source`, `served/0/normalised_entropy`; key of thresholds.")
     area: Area
-    arm: str = Field(ALL_ARMS, description="An arm's name, or `all`: of purchases, or of all arms together.")
-    bundle_id: str | None = Field(None, description="What the arm served; None of purchases.")
+    arm: str = Field(default=ALL_ARMS, description="An arm's name, or `all`: of purchases, or of all arms together.")
+    bundle_id: str | None = Field(default=None, description="What the arm served; None of purchases.")
     window: str = Field(description="First and last day, `2010-11-01..2010-11-07`.")
     reference: str = Field(description="In words, what it is compared with.")
     value: float | None = Field(description="The metric in the window; None of a distance between two histograms.")
@@ -62,13 +62,13 @@ class Finding(_Document):
     reference_n: int = Field(ge=0)
     min_n: int = Field(ge=1, description="Rows needed on either side.")
     threshold: float | None = Field(description="Effect from which a window counts as over (a warning).")
-    alarm_threshold: float | None = Field(None, description="Effect from which it alarms; None: it only warns.")
-    windows_over: int = Field(0, ge=0, description="Of the last `windows_of` windows, this one included.")
-    windows_needed: int = Field(1, ge=1)
-    windows_of: int = Field(1, ge=1)
-    since: date | None = Field(None, description="First day of the unbroken run of windows over the threshold.")
+    alarm_threshold: float | None = Field(default=None, description="Effect from which it alarms; None: it only warns.")
+    windows_over: int = Field(default=0, ge=0, description="Of the last `windows_of` windows, this one included.")
+    windows_needed: int = Field(default=1, ge=1)
+    windows_of: int = Field(default=1, ge=1)
+    since: date | None = Field(default=None, description="First day of the unbroken run of windows over the threshold.")
     level: Level
-    cause: Cause | None = Field(None, description="None below `warn`.")
+    cause: Cause | None = Field(default=None, description="None below `warn`.")
     sentence: str = Field(description="One line for people: what, how far, against what, n.")
 
     @property
@@ -87,7 +87,7 @@ class Suspect(_Document):
     since: date | None
     sentence: str = Field(description="What happened and what speaks for it, e.g. `control is flat`.")
     findings: tuple[str, ...] = Field(description="Keys of the findings that it explains.")
-    items: tuple[str, ...] = Field((), description="Items or columns to look at first.")
+    items: tuple[str, ...] = Field(default=(), description="Items or columns to look at first.")
 
 
 class DriftVerdict(_Document):
