@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 
+import numpy as np
 import polars as pl
 
 from monitoring import aggregate, labels, windows
@@ -48,6 +49,7 @@ LATENCY_STEP = 1.02
 TIES = "tie_order"
 _TIES_LOOKED_AT = 20_000
 _MERGE_AT = 24
+_GROUP = "group"
 
 _COLUMNS = [
     "request_id", "user_id", "wall_time_ms", "event_time", "arm", "bundle_id", "surface", "k", "history_source",
@@ -148,10 +150,15 @@ def tally(
     for piece in windows.pieces(exposures.select(_COLUMNS), without=without, rows=piece_rows):
         matcher.add(piece)
         inside = _in_parts(piece, parts)
-        counts.add(_histograms(inside))
+        # One small number stands for part, arm and bundle while rows are grouped: strings cost ten times as much.
+        groups = inside.select(BY).unique().with_row_index(_GROUP)
+        group = inside.select(BY).join(groups, on=BY, maintain_order="left")[_GROUP]
+        inside = inside.with_columns(group)
+        counts.add(_histograms(inside, groups))
         for bundle_id, order in (orders or {}).items():
-            counts.add(_ties(inside.filter(pl.col("bundle_id") == bundle_id), order))
-        items.add(_items(inside))
+            own = inside.lazy().filter(pl.col("bundle_id") == bundle_id)
+            counts.add(_ties(own.select(_GROUP, "item_ids", "scores").collect(), groups, order))
+        items.add(_items(inside, groups))
         quality.add(labels.quality(inside, matcher.events, by=BY, watermark=watermark))
     return Tally(counts.table(), items.table(), quality.table(), matcher, watermark)
 
@@ -174,31 +181,49 @@ def _in_parts(piece: pl.DataFrame, parts: Sequence[Part]) -> pl.DataFrame:
     return piece.with_columns(part=number.cast(pl.Int32)).filter(pl.col("part").is_not_null())
 
 
-def _histograms(piece: pl.DataFrame) -> pl.DataFrame:
+def _histograms(piece: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     rows = piece.lazy()
     kinds = [
-        rows.select(*BY, key=value).drop_nulls("key").group_by(*BY, "key").agg(count=pl.len()).select(
-            *BY, pl.lit(kind).alias("kind"), pl.col("key").cast(pl.String), pl.col("count").cast(pl.Int64)
+        rows.select(_GROUP, key=value).drop_nulls("key").group_by(_GROUP, "key").agg(count=pl.len()).select(
+            _GROUP, pl.lit(kind).alias("kind"), pl.col("key").cast(pl.String), pl.col("count").cast(pl.Int64)
         )
         for kind, value in {REQUESTS: pl.lit(""), aggregate.COMPARED: pl.lit(""), **_HISTOGRAMS}.items()
     ]  # fmt: skip
-    searches = aggregate.search_counts(rows, BY).select(list(COUNTS)).cast(COUNTS)
-    return pl.concat(pl.collect_all([*kinds, searches])).cast(COUNTS)
+    searches = aggregate.search_counts(rows, [_GROUP]).with_columns(pl.col("count").cast(pl.Int64))
+    return _named(pl.concat(pl.collect_all([*kinds, searches])), groups, COUNTS)
 
 
-def _items(piece: pl.DataFrame) -> pl.DataFrame:
+def _items(piece: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     """Return how often each item was served, with its semantic ID; within a bundle an item has one."""
-    shown = piece.lazy().select(*BY, item_id="item_ids", codes="semantic_ids").explode("item_id", "codes")
-    counted = shown.drop_nulls("item_id").group_by(*BY, "item_id").agg(pl.col("codes").first(), count=pl.len())
-    return counted.collect().cast(ITEMS)
+    shown = piece.select(_GROUP, item_id="item_ids").explode("item_id").with_row_index("place")
+    counted = (
+        shown.lazy()
+        .drop_nulls("item_id")
+        .group_by(_GROUP, "item_id")
+        .agg(count=pl.len(), place=pl.col("place").first())
+        .collect()
+    )
+    # Lists of codes are not grouped by: one place of each item tells them.
+    codes = piece["semantic_ids"].explode().gather(counted["place"])
+    return _named(counted.with_columns(codes=codes), groups, ITEMS)
 
 
-def _ties(piece: pl.DataFrame, order: pl.DataFrame) -> pl.DataFrame:
+def _named(table: pl.DataFrame, groups: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    return table.join(groups, on=_GROUP).select(list(schema)).cast(schema)
+
+
+def _ties(piece: pl.DataFrame, groups: pl.DataFrame, order: pl.DataFrame) -> pl.DataFrame:
     """Return how many answers with equal scores, of the first looked at, have those items in order and how many not."""
-    tied = pl.col("scores").list.eval(pl.element().diff() == 0).list.any()
-    looked = piece.lazy().filter(tied).head(_TIES_LOOKED_AT).with_row_index("row")
+    lengths = piece["scores"].list.len().to_numpy()
+    row_of = np.repeat(np.arange(piece.height), lengths)
+    scores = piece["scores"].explode().drop_nulls().to_numpy()
+    equal = np.flatnonzero((scores[1:] == scores[:-1]) & (row_of[1:] == row_of[:-1]))
+    tied = np.unique(row_of[equal])[:_TIES_LOOKED_AT]
     long = (
-        looked.select("row", *BY, item_id="item_ids", score="scores")
+        piece[tied]
+        .lazy()
+        .with_row_index("row")
+        .select("row", _GROUP, item_id="item_ids", score="scores")
         .explode("item_id", "score")
         .join(order.lazy(), on="item_id", how="left", maintain_order="left")
         .with_columns(
@@ -206,10 +231,10 @@ def _ties(piece: pl.DataFrame, order: pl.DataFrame) -> pl.DataFrame:
             & (pl.col("place").cast(pl.Int64).diff().over("row").fill_null(0) < 0)
         )
     )
-    rows = long.group_by("row", *BY).agg(pl.col("wrong").any())
+    rows = long.group_by("row", _GROUP).agg(pl.col("wrong").any())
     key = pl.when("wrong").then(pl.lit("broken")).otherwise(pl.lit("kept"))
-    counted = rows.group_by(*BY, key=key).agg(count=pl.len())
-    return counted.with_columns(kind=pl.lit(TIES)).select(list(COUNTS)).collect().cast(COUNTS)
+    counted = rows.group_by(_GROUP, key=key).agg(count=pl.len()).with_columns(kind=pl.lit(TIES))
+    return _named(counted.collect(), groups, COUNTS)
 
 
 @dataclass(slots=True)

@@ -75,31 +75,42 @@ def area_of(name: str) -> Area:
     return "outcome" if name in _OF_LABELS else "decoder"
 
 
-def arm_findings(
-    tally: Tally,
-    layout: Layout,
-    spaces: Mapping[str, CodeSpace],
-    thresholds: Thresholds,
-    config: MonitoringConfig,
-    *,
-    seed: int,
-) -> list[Finding]:
-    """Return every finding of every arm that answered in the report's window.
+Arms = Mapping[tuple[str, str], Sequence[Compared]]
+"""By arm and bundle: its windows, newest first, each with what it is held beside."""
+
+
+def compare_arms(tally: Tally, layout: Layout, spaces: Mapping[str, CodeSpace]) -> Arms:
+    """Return every arm that answered in the report's window, compared in each of its windows.
 
     Args:
         spaces: catalogue by bundle id, of those that are known.
     """
-    found = []
     arms = tally.arms(layout.newest.current)
     hits = tally.matcher.attribution(0).hits
-    for arm, bundle_id in arms:
-        others = [other for other in arms if other[0] != arm]
-        weeks = [
+    return {
+        own: [
             compared
             for comparison in layout.comparisons
-            if (compared := _compared(tally, comparison, layout, spaces, hits, (arm, bundle_id), others)) is not None
+            if (
+                compared := _compared(tally, comparison, layout, spaces, hits, own, [one for one in arms if one != own])
+            )
+            is not None
         ]
-        moved = [_moves(week, thresholds, config, tally.watermark, seed=seed) for week in weeks]
+        for own in arms
+    }
+
+
+def arm_findings(
+    arms: Arms, thresholds: Thresholds, config: MonitoringConfig, *, watermark: int, seed: int
+) -> list[Finding]:
+    """Return every finding of every arm.
+
+    Args:
+        watermark: up to where outcomes have been seen.
+    """
+    found = []
+    for (arm, bundle_id), weeks in arms.items():
+        moved = [_moves(week, thresholds, config, watermark, seed=seed) for week in weeks]
         for name in sorted(set().union(*moved)):
             # Labels come late: what needs them is judged on the newest window that is final.
             series = [(week, own[name]) for week, own in zip(weeks, moved, strict=True) if name in own]

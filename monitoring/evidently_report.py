@@ -5,21 +5,25 @@ drift of categories is not used: that is a Jensen-Shannon distance with a fixed 
 samples of 5,000 draws from 256 codes already lie beyond it.
 """
 
+import os
 from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+import evidently
 import polars as pl
 from evidently import DataDefinition, Dataset, Report
+from evidently.core.container import MetricOrContainer
 from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
 from evidently.core.report import Context, Snapshot
 from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly_data
 from evidently.tests import lt
 from evidently.ui.workspace import Workspace
 
-from monitoring import aggregate, codebook_drift, item_drift, measures, search_statistics
+from monitoring import aggregate, arm_metrics, codebook_drift, item_drift, measures, search_statistics
 from monitoring.dashboard import open_project
 from monitoring.report import DriftReport
+from sidrec import files
 from sidrec.recipe import MonitoringConfig
 
 VERDICT = "verdict"
@@ -28,6 +32,7 @@ REQUESTS = "requests"
 SEVERITY = {"insufficient": -1, "ok": 0, "warn": 1, "alarm": 2}
 _PER_MILLION = 1_000_000
 _UNSEEN = "unseen"
+_LIBRARY = Path(evidently.__file__).parent / "nbextension" / "static" / "index.js"
 
 
 class DriftVerdict(SingleValueMetric):  # type: ignore[misc]
@@ -161,10 +166,11 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot
         schema=aggregate.SCHEMA,
         orient="row",
     )
-    current = pl.concat([report.current_counts, extra])
+    current = pl.concat([report.current_counts, extra, arm_metrics.rows(report.readings, report.verdict.findings)])
+    reference = pl.concat([report.reference_counts, arm_metrics.rows(report.reference_readings)])
     current_data, reference_data = (
         Dataset.from_pandas(table.to_pandas(), data_definition=definition)
-        for table in (current, report.reference_counts if report.reference_counts.height else extra)
+        for table in (current, reference if reference.height else extra)
     )
     return Report(_metrics(report, config, seed)).run(
         current_data,
@@ -174,6 +180,20 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot
         metadata={"window": str(report.window), "bundle_id": report.bundle_id or "", "level": report.level},
         tags=[report.level, report.purchase_reference.name],
     )
+
+
+def save_page(snapshot: Snapshot, path: Path, library: Path) -> None:
+    """Write the run's page; the code that draws it, equal for every page, is written once, to `library`.
+
+    Evidently's own page holds 3.5 MB of that code.
+    """
+    code = _LIBRARY.read_text(encoding="utf-8")
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text_atomic(library, code)
+    link = f'<script src="{os.path.relpath(library, path.parent)}"></script>'
+    page = snapshot.get_html_str(as_iframe=False).replace(f"<script>{code}</script>", link)
+    files.write_text_atomic(path, page)
 
 
 def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
@@ -188,7 +208,7 @@ def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
     return str(store.add_run(project.id, snapshot, include_data=False).id)
 
 
-def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[SingleValueMetric]:
+def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[MetricOrContainer]:
     metrics: list[SingleValueMetric] = [DriftVerdict(), HitRate()]
     metrics += [RowTotal(kind=kind) for kind in (REQUESTS, aggregate.BOUGHT)]
     if report.item_drift.statistics is not None:
@@ -215,7 +235,7 @@ def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[S
         for seen in report.searches
         for statistic in ("mean", "entropy")
     ]
-    return metrics
+    return [*metrics, *arm_metrics.metrics(report.readings, report.verdict.findings)]
 
 
 def _counts(data: Dataset | None, kind: str) -> dict[str, int]:

@@ -111,6 +111,7 @@ def arm_readings(
     table = tally.table(parts, bundle_id, arm)
     found = answer_readings(table) | quality_readings(tally.quality, parts, arm)
     if space is not None:
+        found |= code_readings("catalogue", space, np.ones(space.catalogue.height))
         served = space.weights(tally.served(parts, bundle_id, arm))
         found |= code_readings("served", space, served, places=places)
         found |= code_readings("clicked", space, space.weights(taken))

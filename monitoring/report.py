@@ -6,6 +6,7 @@ Everything is counted first (`aggregate`), judged (`item_drift`, `measures`), th
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from monitoring.item_drift import ItemDrift
 from monitoring.labels import Attribution
 from monitoring.layout import Layout
 from monitoring.measures import Measure
-from monitoring.readings import CodeSpace
+from monitoring.readings import CodeSpace, Readings
 from monitoring.references import Reference
 from monitoring.search_statistics import SearchStatistic
 from monitoring.windows import Window
@@ -81,6 +82,9 @@ class DriftReport:
     reference_counts: pl.DataFrame
     current_counts: pl.DataFrame
     other_bundles: int
+    readings: Mapping[str, Readings]
+    """Figures by arm in the window."""
+    reference_readings: Mapping[str, Readings]
     verdict: DriftVerdict
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +110,10 @@ class DriftReport:
             "search": [seen.as_dict() for seen in self.searches],
             "outcomes": self.attribution.as_dict(),
             "arms": self.arms,
+            "readings": {
+                arm: {name: {"value": one.value, "n": one.n} for name, one in own.items()}
+                for arm, own in self.readings.items()
+            },
             "suspects": [suspect.model_dump(mode="json") for suspect in self.verdict.suspects],
         }
 
@@ -152,16 +160,17 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
             ]
         )
     )
+    compared_arms = decide.compare_arms(counted, plan, spaces)
     found = [
         *decide.purchase_findings(
             drift, bought_then, bought_now, limits, config, window=str(window), label=before.label
         ),
-        *decide.arm_findings(counted, plan, spaces, limits, config, seed=recipe.seed),
+        *decide.arm_findings(compared_arms, limits, config, watermark=watermark, seed=recipe.seed),
     ]
-    arms_now = counted.arms(current)
+    newest = {arm: weeks[0] for (arm, _), weeks in compared_arms.items() if weeks}
     findings, suspects = causes.name_causes(
         found,
-        {arm: (counted.table(current, own, arm), counted.table(compared, own, arm)) for arm, own in arms_now},
+        {arm: (week.current.table, week.reference.table) for arm, week in newest.items()},
         reference_items=bought_then,
         current_items=bought_now,
         gained=decide.top_gain(bought_then, bought_now)[1],
@@ -194,6 +203,8 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
         reference_counts=reference_counts,
         current_counts=pl.concat([current_counts, usage_counts]),
         other_bundles=requests - counted.requests(whole, bundle_id=bundle_id),
+        readings={arm: week.current.readings for arm, week in newest.items()},
+        reference_readings={arm: week.reference.readings for arm, week in newest.items()},
         verdict=DriftVerdict(
             level=level,
             sentence=sentence,
@@ -203,7 +214,7 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
             reference=before.name,
             labels_final=labels.is_final(window, watermark),
             watermark=watermark,
-            bundle_ids=dict(arms_now),
+            bundle_ids=dict(list(compared_arms)),
             findings=findings,
             suspects=suspects,
         ),
@@ -239,7 +250,7 @@ def save(report: DriftReport, recipe: Recipe, folder: Path, workspace: Path) -> 
 
     snapshot = evidently_report.run(report, recipe.monitoring, seed=recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    snapshot.save_html(str(folder / HTML))
+    evidently_report.save_page(snapshot, folder / HTML, library_path())
     snapshot.save_json(str(folder / JSON))
     run_id = evidently_report.add_run(workspace, snapshot, report)
     verdict = report.as_dict() | {"run_id": run_id}
@@ -326,6 +337,11 @@ def _sentence(
     return f"{level}: {drift.events:,} purchases of {window} against {before.label}{numbers}" + (
         f" ({why})" if why else ""
     )
+
+
+def library_path() -> Path:
+    """Return the file with the code that every page links."""
+    return home.monitoring_dir() / "assets" / f"evidently-{version('evidently')}.js"
 
 
 def workspace_dir() -> Path:
