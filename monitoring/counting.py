@@ -156,7 +156,8 @@ def tally(
         inside = inside.with_columns(group)
         counts.add(_histograms(inside, groups))
         for bundle_id, order in (orders or {}).items():
-            own = inside.lazy().filter(pl.col("bundle_id") == bundle_id)
+            # A cold answer has no scores of a model; the popular items have an order of their own.
+            own = inside.lazy().filter(pl.col("bundle_id") == bundle_id, pl.col("source") == "model")
             counts.add(_ties(own.select(_GROUP, "item_ids", "scores").collect(), groups, order))
         items.add(_items(inside, groups))
         quality.add(labels.quality(inside, matcher.events, by=BY, watermark=watermark))

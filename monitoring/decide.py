@@ -184,16 +184,22 @@ def _compared(
         return Side(tally.table(parts, bundle_id, arm), found)
 
     reference, label, beside = (comparison.reference, own), layout.reference_label, False
-    if not tally.requests(comparison.reference, own[0]):
-        present = [other for other in others if tally.requests(comparison.current, other[0])]
-        if not present:
-            return None
+    present = [other for other in others if tally.requests(comparison.current, other[0])]
+    if present and _parts_of(tally, comparison, own[0]) < _parts_of(tally, comparison, None):
+        # A younger arm may have been broken all its life: its own past would vouch for it.
         busiest = max(present, key=lambda other: tally.requests(comparison.current, other[0]))
         reference, label, beside = (comparison.current, busiest), f"arm {busiest[0]} in the same window", True
+    elif not tally.requests(comparison.reference, own[0]):
+        return None
     places = min(tally.places(comparison.current, own), tally.places(*reference))
     return Compared(
         comparison, side(comparison.current, own, places), side(*reference, places), label, beside
     )  # fmt: skip
+
+
+def _parts_of(tally: Tally, comparison: Comparison, arm: str | None) -> int:
+    """Return in how many parts of a window's reference an arm answered, or anyone."""
+    return sum(tally.requests([part], arm) > 0 for part in comparison.reference)
 
 
 def _moves(

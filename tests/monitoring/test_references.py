@@ -6,10 +6,7 @@ import polars as pl
 import pytest
 
 from monitoring import references
-from monitoring.windows import Window, week_of
-from sidrec import exposure
 from sidrec.errors import UsageError
-from tests.monitoring.drift_world import at, exposed
 
 GATE_START = date(2010, 11, 1)
 
