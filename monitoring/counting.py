@@ -51,7 +51,7 @@ _TIES_LOOKED_AT = 20_000
 _MERGE_AT = 24
 _GROUP = "group"
 
-_COLUMNS = [
+COLUMNS = [
     "request_id", "user_id", "wall_time_ms", "event_time", "arm", "bundle_id", "surface", "k", "history_source",
     "history_length", "known_items", "item_ids", "semantic_ids", "scores", "source", "feature_age_s", "latency_ms",
     "stats",
@@ -147,21 +147,28 @@ def tally(
     """
     matcher = Matcher(outcomes)
     counts, items, quality = _Sum(["kind", "key"], COUNTS), _Sum(["item_id"], ITEMS), _Sum(["name"], QUALITY)
-    for piece in windows.pieces(exposures.select(_COLUMNS), without=without, rows=piece_rows):
+    for piece in windows.pieces(exposures.select(COLUMNS), without=without, rows=piece_rows):
         matcher.add(piece)
         inside = _in_parts(piece, parts)
-        # One small number stands for part, arm and bundle while rows are grouped: strings cost ten times as much.
-        groups = inside.select(BY).unique().with_row_index(_GROUP)
-        group = inside.select(BY).join(groups, on=BY, maintain_order="left")[_GROUP]
-        inside = inside.with_columns(group)
-        counts.add(_histograms(inside, groups))
-        for bundle_id, order in (orders or {}).items():
-            # A cold answer has no scores of a model; the popular items have an order of their own.
-            own = inside.lazy().filter(pl.col("bundle_id") == bundle_id, pl.col("source") == "model")
-            counts.add(_ties(own.select(_GROUP, "item_ids", "scores").collect(), groups, order))
-        items.add(_items(inside, groups))
+        histograms, shown = count_piece(inside, orders or {})
+        counts.add(histograms)
+        items.add(shown)
         quality.add(labels.quality(inside, matcher.events, by=BY, watermark=watermark))
     return Tally(counts.table(), items.table(), quality.table(), matcher, watermark)
+
+
+def count_piece(piece: pl.DataFrame, orders: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the histograms (`COUNTS`) and the items (`ITEMS`) of rows that have a `part`."""
+    # One small number stands for part, arm and bundle while rows are grouped: strings cost ten times as much.
+    groups = piece.select(BY).unique().with_row_index(_GROUP)
+    group = piece.select(BY).join(groups, on=BY, maintain_order="left")[_GROUP]
+    piece = piece.with_columns(group)
+    histograms = [_histograms(piece, groups)]
+    for bundle_id, order in orders.items():
+        # A cold answer has no scores of a model; the popular items have an order of their own.
+        own = piece.lazy().filter(pl.col("bundle_id") == bundle_id, pl.col("source") == "model")
+        histograms.append(_ties(own.select(_GROUP, "item_ids", "scores").collect(), groups, order))
+    return pl.concat(histograms), _items(piece, groups)
 
 
 def tie_order(catalogue: pl.DataFrame) -> pl.DataFrame:

@@ -229,7 +229,7 @@ def _changes(week: Compared, thresholds: Thresholds) -> Iterator[tuple[str, Move
     for name, now in week.current.readings.items():
         rule, before = thresholds.rule(name), week.reference.readings.get(name)
         if rule is not None and before is not None and rule.unit not in ("PSI", "JS over noise floor"):
-            size = _effect(rule.unit, now.value, before.value)
+            size = effect_of(rule.unit, now.value, before.value)
             yield name, Moved(window, now.value, before.value, size, now.n, before.n, over=False)
 
 
@@ -238,7 +238,8 @@ def _over(moved: Moved, rule: Rule) -> Moved:
     return Moved(moved.window, moved.value, moved.reference_value, moved.effect, moved.n, moved.reference_n, over)
 
 
-def _effect(unit: Unit, value: float, reference: float) -> float | None:
+def effect_of(unit: Unit, value: float, reference: float) -> float | None:
+    """Return how far a figure moved in its rule's unit; None where it is compared with nothing."""
     if unit == "rise":
         return value - reference
     if reference <= 0:

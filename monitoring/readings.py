@@ -108,15 +108,23 @@ def arm_readings(
             show more, so two windows are only compared at one number.
     """
     parts = list(parts)
-    table = tally.table(parts, bundle_id, arm)
-    found = answer_readings(table) | quality_readings(tally.quality, parts, arm)
-    if space is not None:
-        found |= code_readings("catalogue", space, np.ones(space.catalogue.height))
-        served = space.weights(tally.served(parts, bundle_id, arm))
-        found |= code_readings("served", space, served, places=places)
-        found |= code_readings("clicked", space, space.weights(taken))
-        found |= list_readings(space, served, places=places)
-    return found
+    found = answer_readings(tally.table(parts, bundle_id, arm)) | quality_readings(tally.quality, parts, arm)
+    if space is None:
+        return found
+    whole = code_readings("catalogue", space, np.ones(space.catalogue.height))
+    return found | whole | item_readings(space, tally.served(parts, bundle_id, arm), taken, places=places)
+
+
+def item_readings(
+    space: CodeSpace, served: pl.DataFrame, taken: pl.DataFrame, *, places: int | None = None
+) -> Readings:
+    """Return every figure of the items served and taken, tables of `item_id` and `count`; `places` as above."""
+    weights = space.weights(served)
+    return (
+        code_readings("served", space, weights, places=places)
+        | code_readings("clicked", space, space.weights(taken))
+        | list_readings(space, weights, places=places)
+    )
 
 
 def answer_readings(table: pl.DataFrame) -> Readings:

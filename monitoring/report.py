@@ -133,8 +133,8 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
     window = windows.week_of(datetime.fromtimestamp(watermark, UTC).date() if week is None else week)
     limits = thresholds.load()
     catalogue, bundle_id = _catalogue(sources.bundle)
-    spaces = {space.bundle_id: space for space in _spaces(sources, recipe)}
-    plan, counted = count(logged, outcomes, window, watermark, spaces)
+    known = {space.bundle_id: space for space in spaces(sources, recipe)}
+    plan, counted = count(logged, outcomes, window, watermark, known)
     current, compared = plan.newest.current, plan.newest.reference
     purchases = windows.outcome_purchases(window.rows(outcomes))
     before = references.purchase_reference(pl.scan_parquet(sources.baskets), reference, recipe.gate_start)
@@ -160,7 +160,7 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
             ]
         )
     )
-    compared_arms = decide.compare_arms(counted, plan, spaces)
+    compared_arms = decide.compare_arms(counted, plan, known)
     found = [
         *decide.purchase_findings(
             drift, bought_then, bought_now, limits, config, window=str(window), label=before.label
@@ -274,7 +274,7 @@ def _catalogue(bundle: Path | None) -> tuple[pl.DataFrame | None, str | None]:
     return pl.read_parquet(bundle / "catalogue.parquet"), str(files.read_json(bundle / "manifest.json")["bundle_id"])
 
 
-def _spaces(sources: Sources, recipe: Recipe) -> Iterator[CodeSpace]:
+def spaces(sources: Sources, recipe: Recipe) -> Iterator[CodeSpace]:
     """Yield the catalogues of the report's bundle and of other arms' bundles."""
     for folder in dict.fromkeys(one for one in (sources.bundle, *sources.others) if one is not None):
         catalogue, bundle_id = _catalogue(folder)
