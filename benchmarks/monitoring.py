@@ -77,7 +77,7 @@ def measured(rows: int, *, judge: bool) -> Iterator[Row]:
 
 
 def write_log(work: Path, rows: int) -> int:
-    """Return how many exposures of the newest two weeks lie in `work` after writing a log, outcomes, bundles and baskets."""
+    """Return how many exposures lie in `work` after writing their log, outcomes, bundles and baskets."""
     rng = np.random.default_rng(0)
     names = np.array([f"item-{number:05d}" for number in range(ITEMS)])
     codes = rng.integers(0, CODES, (ITEMS, LEVELS)).astype(np.int32)
@@ -147,7 +147,7 @@ def _segment(
             [[{"name": "repeat_share", "value": float(value)}] for value in rng.integers(0, 4, count) / 10]
         ),
     }
-    return pl.DataFrame(columns).cast(dict(exposure.SCHEMA)), shown
+    return pl.DataFrame(columns).cast(exposure.SCHEMA), shown
 
 
 def _purchases(
@@ -166,7 +166,7 @@ def _purchases(
         "event_time": chosen["event_time"] + 60,
         "request_id": pl.Series([None] * len(rows)),
     }
-    return pl.DataFrame(columns).cast(dict(outcome.SCHEMA))
+    return pl.DataFrame(columns).cast(outcome.SCHEMA)
 
 
 def _baskets(names: "np.ndarray[Any, Any]", weights: "np.ndarray[Any, Any]", rng: np.random.Generator) -> pl.DataFrame:

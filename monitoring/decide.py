@@ -5,7 +5,7 @@ but purchases, whose rule is the recipe's. Every window is compared again from t
 between reports and a report of an old week says what it said then.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ class Compared:
 
 def area_of(name: str) -> Area:
     """Return the row of the triage matrix that a metric belongs to."""
-    if name in (ITEMS_BOUGHT, "unseen_share", "top_gain"):
+    if name in (ITEMS_BOUGHT, "unseen_share", "top_gain", "coded_share"):
         return "data"
     if name in _FEATURES:
         return "features"
@@ -127,10 +127,15 @@ def purchase_findings(
     thresholds: Thresholds,
     config: MonitoringConfig,
     *,
+    coded: Collection[str] | None,
     window: str,
     label: str,
 ) -> list[Finding]:
-    """Return the findings of what was bought: the recipe's rule, items unseen, and items that suddenly sell."""
+    """Return the findings of what was bought: the recipe's rule, items unseen, uncoded, and that suddenly sell.
+
+    Args:
+        coded: items that have a semantic ID in the bundle that serves; None where no bundle is known.
+    """
     seen = drift.statistics
     text = "; ".join(drift.reasons) or "under every limit"
     found = [
@@ -144,12 +149,22 @@ def purchase_findings(
     ]  # fmt: skip
     if seen is None:
         return found
-    for name, value in (("unseen_share", seen.unseen_share), ("top_gain", top_gain(reference, current)[0])):
+    values = {"unseen_share": (seen.unseen_share, 0.0), "top_gain": (top_gain(reference, current)[0], 0.0)}
+    if coded is not None:
+        values["coded_share"] = coded_share(current, coded), coded_share(reference, coded)
+    for name, (now, before) in values.items():
         rule = thresholds.rule(name)
         if rule is not None:
-            moved = Moved(window, value, 0.0, value, drift.events, drift.reference_events, value >= rule.warn)
+            size = effect_of(rule.unit, now, before)
+            moved = _over(Moved(window, now, before, size, drift.events, drift.reference_events, over=False), rule)
             found.append(_judged(name, ALL_ARMS, None, rule, [moved], label, thresholds.clear))
     return found
+
+
+def coded_share(purchases: Mapping[str, int], coded: Collection[str]) -> float:
+    """Return the share of purchases, by item, whose item has a semantic ID: what a bundle can recommend at all."""
+    known = coded if isinstance(coded, frozenset) else frozenset(coded)
+    return sum(count for item, count in purchases.items() if item in known) / max(sum(purchases.values()), 1)
 
 
 def top_gain(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[float, list[str]]:

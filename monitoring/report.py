@@ -163,7 +163,14 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
     compared_arms = decide.compare_arms(counted, plan, known)
     found = [
         *decide.purchase_findings(
-            drift, bought_then, bought_now, limits, config, window=str(window), label=before.label
+            drift,
+            bought_then,
+            bought_now,
+            limits,
+            config,
+            coded=None if catalogue is None else frozenset(catalogue["item_id"]),
+            window=str(window),
+            label=before.label,
         ),
         *decide.arm_findings(compared_arms, limits, config, watermark=watermark, seed=recipe.seed),
     ]

@@ -81,6 +81,11 @@ def newest_bundle(exposures: pl.LazyFrame) -> str | None:
     return None if last.is_empty() else str(last["bundle_id"].item())
 
 
+def bundles_of(exposures: pl.LazyFrame) -> list[str]:
+    """Return the bundles that answered, by id."""
+    return sorted(exposures.select(pl.col("bundle_id").unique()).collect(engine="streaming")["bundle_id"])
+
+
 def distinct_requests(exposures: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row a request id, the one logged first: a replayed or retried request counts once.
 

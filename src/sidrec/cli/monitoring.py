@@ -202,8 +202,24 @@ def _sources(bundle: Path | None, baskets: Path | None, recipe: Path | None) -> 
         outcomes=home.outcomes_dir(),
         baskets=baskets or _baskets_of_run(opened.bundle_id),
         bundle=opened.folder,
+        others=_other_bundles(opened.bundle_id),
     )
     return sources, parsed
+
+
+def _other_bundles(bundle_id: str) -> tuple[Path, ...]:
+    """Return the folders of the other bundles that answered, of those that are registered here."""
+    from monitoring.windows import bundles_of, scan_exposures
+    from serving import registry
+    from sidrec.errors import BundleError
+
+    folders = []
+    for other in bundles_of(scan_exposures(home.exposures_dir())):
+        try:
+            folders += [] if other == bundle_id else [Path(registry.bundle_folder(other))]
+        except BundleError:
+            continue  # its codes are then counted without their sizes
+    return tuple(folders)
 
 
 def _bundle_that_served() -> Path:
