@@ -11,14 +11,13 @@ import numpy as np
 import polars as pl
 
 from monitoring import aggregate, item_drift
+from monitoring.item_drift import WINDOWS_NEEDED, WINDOWS_OF
 from monitoring.thresholds import Thresholds
 from sidrec.recipe import MonitoringConfig
 
 Panel = Literal["input", "prediction", "codebook"]
 Scale = Literal["category", "value"]
 
-WINDOWS_OF = 3
-WINDOWS_NEEDED = 2
 NUM_VALUE_BINS = 10
 
 FEATURE_SCALES: dict[str, tuple[Panel, Scale]] = {

@@ -145,7 +145,11 @@ def build(sources: Sources, recipe: Recipe, *, week: date | None = None, referen
     bought_then, bought_now = (
         aggregate.counts_of(table, aggregate.BOUGHT) for table in (reference_counts, current_counts)
     )
-    drift = item_drift.measure(bought_then, bought_now, config, seed=recipe.seed)
+    drift, *earlier_drifts = (
+        item_drift.measure(bought_then, bought, config, seed=recipe.seed)
+        for bought in (bought_now, *(_bought(outcomes, window.before(back)) for back in (1, 2)))
+    )
+    drift = item_drift.settled(drift, earlier_drifts, config)
     judged = tuple(
         measures.over_weeks(
             [
@@ -279,6 +283,11 @@ def _catalogue(bundle: Path | None) -> tuple[pl.DataFrame | None, str | None]:
     if bundle is None:
         return None, None
     return pl.read_parquet(bundle / "catalogue.parquet"), str(files.read_json(bundle / "manifest.json")["bundle_id"])
+
+
+def _bought(outcomes: pl.LazyFrame, window: Window) -> dict[str, int]:
+    counts = aggregate.purchase_counts(windows.outcome_purchases(window.rows(outcomes)))
+    return aggregate.counts_of(counts, aggregate.BOUGHT)
 
 
 def spaces(sources: Sources, recipe: Recipe) -> Iterator[CodeSpace]:
