@@ -55,7 +55,6 @@ def _row(sources: report.Sources, recipe: Recipe, monday: date, reference: str) 
     built = report.build(sources, recipe, week=monday, reference=reference)
     assert built is not None
     assert built.item_drift.statistics is not None
-    purchases = [finding for finding in built.verdict.findings if finding.area == "data"]
     # The rule of purchases: what answers do in a replay says nothing of the season.
     suspects = [one for one in built.verdict.suspects if one.area == "data"]
     return {
@@ -66,7 +65,6 @@ def _row(sources: report.Sources, recipe: Recipe, monday: date, reference: str) 
         "ratio": built.item_drift.statistics.ratio,
         "psi": built.item_drift.statistics.psi,
         "unseen_share": built.item_drift.statistics.unseen_share,
-        "coded_share": next((one.value for one in purchases if one.name == "coded_share"), None),
         "level": built.item_drift.level,
         "cause": suspects[0].cause if suspects else None,
         "items": list(suspects[0].items) if suspects else [],
@@ -100,14 +98,13 @@ def coded_shares(baskets: pl.LazyFrame) -> list[dict[str, Any]]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a table of weeks as the documentation prints it."""
-    names = ("week of", "purchases", "JS", "ratio", "PSI", "unseen", "have an ID", "level", "cause")
+    names = ("week of", "purchases", "JS", "ratio", "PSI", "unseen", "level", "cause")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
         level = f"**{row['level']}**" if row["level"] in ("warn", "alarm") else row["level"]
-        coded = "" if row["coded_share"] is None else f"{row['coded_share']:.1%}"
         lines.append(
             f"| {row['monday']} | {row['events']:,} | {row['js']:.3f} | {row['ratio']:.1f} | {row['psi']:.3f} | "
-            f"{row['unseen_share']:.1%} | {coded} | {level} | {row['cause'] or ''} |"
+            f"{row['unseen_share']:.1%} | {level} | {row['cause'] or ''} |"
         )
     return "\n".join(lines)
 

@@ -123,7 +123,7 @@ def test_the_week_of_too_few_events_is_quiet_in_itself(weeks: dict[str, tuple[in
 
 
 def test_june_is_quiet_against_december_to_may(retail: Path, recipe: Recipe) -> None:
-    """The negative control: no week of the quietest month warns, though two are over the ratio's limit, a month apart."""
+    """The negative control: no week of the quietest month warns, though two of them are over the ratio's limit."""
     before = counts(retail, Window(date(2009, 12, 1), date(2010, 6, 1)))
     june = item_drift.statistics(before, counts(retail, Window(date(2010, 6, 1), date(2010, 7, 1))), seed=0)
     weekly = [
