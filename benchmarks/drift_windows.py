@@ -122,7 +122,7 @@ def drift_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         figure.add_trace(Scatter(x=days, y=values, mode="lines+markers", marker=marker, line=line), row=1, col=column)
         figure.add_hline(warn, line={"dash": "dot", "color": COLOURS["warn"]}, row=1, col=column)
         figure.add_hline(alarm, line={"dash": "dot", "color": COLOURS["alarm"]}, row=1, col=column)
-    figure.update_yaxes(type="log", row=1, col=1)
+    figure.update_yaxes(type="log", dtick=1, row=1, col=1)
     for name, colour in COLOURS.items():
         figure.add_trace(Scatter(x=[None], y=[None], mode="markers", name=name, marker={"color": colour, "size": 11}))
     return _styled(figure)
