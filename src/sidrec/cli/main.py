@@ -55,13 +55,14 @@ def _mount() -> None:
         status,
         study,
         takedown,
+        watch,
     )
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, bench):
+    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, watch, ab, sid, study, bench):
         module.mount(app)
 
 
