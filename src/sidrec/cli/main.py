@@ -55,6 +55,7 @@ def _mount() -> None:
         status,
         study,
         takedown,
+        triage,
         watch,
     )
 
@@ -62,7 +63,23 @@ def _mount() -> None:
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, watch, ab, sid, study, bench):
+    parts = (
+        serving,
+        bundles,
+        release,
+        ledger,
+        guard,
+        takedown,
+        keys,
+        monitoring,
+        watch,
+        triage,
+        ab,
+        sid,
+        study,
+        bench,
+    )
+    for module in parts:
         module.mount(app)
 
 
