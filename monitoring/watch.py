@@ -4,8 +4,9 @@ One incident is one suspect (a cause and an arm) of one reference, not one metri
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 
 from monitoring import alerts, findings, heartbeat, incidents, textfile
 from monitoring.alerts import AlertConfig, Target
@@ -19,16 +20,28 @@ class Told:
     """What one run told whom, and what it could not."""
 
     sent: tuple[str, ...]
-    unsent: tuple[str, ...]
+    failed: tuple[str, ...]
+    """Targets that have an address and did not take a message; the next run tries again."""
+    absent: tuple[str, ...]
+    """Targets without an address."""
     open: tuple[str, ...]
 
     def as_dict(self) -> dict[str, list[str]]:
         """Return the lines as plain data."""
-        return {"sent": list(self.sent), "unsent": list(self.unsent), "open": list(self.open)}
+        return {name: list(lines) for name, lines in asdict(self).items()}
+
+
+def of_report(folder: Path, config: AlertConfig, *, now: datetime) -> Told:
+    """Return what was told after a report, which is nothing of one over no traffic at all."""
+    if (folder / findings.DRIFT).exists():
+        return of_verdict(findings.read(folder), config, now=now)
+    heartbeat.beat("monitoring", now=now)
+    textfile.publish(None)
+    return Told(sent=(), failed=(), absent=(), open=())
 
 
 def of_verdict(verdict: DriftVerdict, config: AlertConfig, *, now: datetime) -> Told:
-    """Return what was told after a drift verdict, and leave the stamp of a run that succeeded."""
+    """Return what was told after a drift verdict; leave the stamp of a success unless a message failed."""
     firing = signals(verdict, config)
     told = _tell(
         firing,
@@ -37,7 +50,8 @@ def of_verdict(verdict: DriftVerdict, config: AlertConfig, *, now: datetime) -> 
         now=now,
         recover_after=config.recover_after,
     )
-    heartbeat.beat("monitoring", now=now)
+    if not told.failed:
+        heartbeat.beat("monitoring", now=now)
     textfile.publish(verdict)
     return told
 
@@ -96,7 +110,7 @@ def _tell(
 ) -> Told:
     targets, absent = addresses(config)
     sent: list[str] = []
-    unsent = list(absent)
+    failed: list[str] = []
 
     def send(name: str, notice: Notice) -> bool:
         try:
@@ -107,7 +121,7 @@ def _tell(
         if taken:
             sent.append(f"{name}: {notice.title}")
         else:
-            unsent.append(f"{name}: {why}; it is tried again by the next run")
+            failed.append(f"{name}: {why}; the next run tries again")
         return taken
 
     with incidents.held():
@@ -115,7 +129,7 @@ def _tell(
         state = incidents.observe(state, firing, well(state), now=now, recover_after=recover_after)
         state = incidents.deliver(state, {name: target.level for name, target in targets.items()}, send)
     still = tuple(one.signal.what for one in state.incidents.values() if one.over_at is None)
-    return Told(sent=tuple(sent), unsent=tuple(unsent), open=still)
+    return Told(sent=tuple(sent), failed=tuple(failed), absent=absent, open=still)
 
 
 def _suspected(suspect: Suspect, verdict: DriftVerdict, order: tuple[str, ...], config: AlertConfig) -> Signal:

@@ -105,7 +105,22 @@ def test_a_target_without_an_address_is_said_and_stops_no_other(monkeypatch: pyt
         told = watch.of_verdict(SICK, both, now=NOW)
 
     assert len(heard.told) == 1
-    assert told.unsent == ("target tickets has no address: variable SIDREC_NOWHERE holds none",)
+    assert told.absent == ("target tickets has no address: variable SIDREC_NOWHERE holds none",)
+
+
+def test_a_message_that_failed_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that refuses is named, leaves no stamp, and is told by the next run."""
+    with listening() as heard:
+        monkeypatch.setenv("SIDREC_ALERT_URL", heard.url)
+        heard.answer = 500
+        told = watch.of_verdict(SICK, CONFIG, now=NOW)
+        stamps = heartbeat.stamps()
+        heard.answer = 200
+        watch.of_verdict(SICK, CONFIG, now=NOW)
+
+    assert told.failed == ("oncall: it did not take the message; the next run tries again",)
+    assert not stamps
+    assert len(heard.told) == 1
 
 
 def test_a_run_leaves_its_stamp_and_its_numbers_for_prometheus() -> None:

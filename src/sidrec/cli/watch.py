@@ -1,4 +1,4 @@
-"""`sidrec drift alert`, `heartbeat`: who is told of what, once."""
+"""`sidrec drift alert`, `heartbeat`, `prune`: who is told of what, once, and how long it is kept."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sidrec import home
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.cli.monitoring import drift
+from sidrec.process import exclusive
 
 if TYPE_CHECKING:
     from monitoring.watch import Told
@@ -26,16 +28,16 @@ def alert(
     as_json: JsonFlag = False,
 ) -> int:
     """Tell of what a drift report found: one message when an incident starts, one when it is over; exit 1 unsent."""
-    from monitoring import findings, textfile, watch
+    from monitoring import textfile, watch
     from monitoring.alerts import load_alert_config
     from sidrec.errors import UsageError
 
     chosen = folder or textfile.newest_report()
     if chosen is None:
         raise UsageError("there is no drift report yet, so there is nothing to tell", next_step="sidrec drift report")
-    told = watch.of_verdict(findings.read(chosen), load_alert_config(settings), now=datetime.now(UTC))
+    told = watch.of_report(chosen, load_alert_config(settings), now=datetime.now(UTC))
     emit({"report": str(chosen), **told.as_dict()}, as_json, lambda: _show(told))
-    return _UNSENT if told.unsent and told.open else 0
+    return _UNSENT if told.failed or (told.absent and told.open) else 0
 
 
 @drift.command()
@@ -63,11 +65,30 @@ def heartbeat(settings: Settings = None, as_json: JsonFlag = False) -> int:
     return 1 if silent else 0
 
 
+@drift.command()
+def prune(
+    settings: Annotated[
+        Path | None, typer.Option(help="Limits; those of SIDREC_RETENTION, or monitoring/retention.yaml.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Remove old reports, runs and exposures by age and size; exit 1 where what must stay is over its budget."""
+    from monitoring.retention import load_retention
+    from monitoring.retention import prune as prune_old
+
+    with exclusive(home.monitoring_dir() / "lock", "the drift report"):
+        done = prune_old(load_retention(settings), now=datetime.now(UTC), dry_run=dry_run)
+    value = {"dry_run": dry_run, "kinds": [one.as_dict() for one in done]}
+    emit(value, as_json, lambda: print("\n".join(one.sentence for one in done)))
+    return 1 if any(one.over_budget for one in done) else 0
+
+
 def _show(told: "Told") -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for line in told.sent:
         console.print(f"told {line}")
-    for line in told.unsent:
+    for line in (*told.failed, *told.absent):
         console.print(f"not told: {line}")
     console.print(f"{len(told.open)} incidents are open" + "".join(f"\n  {what}" for what in told.open))
 
