@@ -49,6 +49,7 @@ def _mount() -> None:
         ledger,
         monitoring,
         release,
+        release_page,
         run,
         serving,
         sid,
@@ -66,6 +67,7 @@ def _mount() -> None:
     parts = (
         serving,
         bundles,
+        release_page,
         release,
         ledger,
         guard,
