@@ -20,8 +20,7 @@ from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly
 from evidently.tests import lt
 from evidently.ui.workspace import Workspace
 
-from monitoring import aggregate, arm_metrics, codebook_drift, item_drift, measures, search_statistics
-from monitoring.dashboard import open_project
+from monitoring import aggregate, arm_metrics, codebook_drift, dashboard, item_drift, measures, search_statistics
 from monitoring.report import DriftReport
 from sidrec import files
 from sidrec.recipe import MonitoringConfig
@@ -154,8 +153,12 @@ class _HitRate(SingleValueCalculation[HitRate]):  # type: ignore[misc]
         return "Requests with a hit"
 
 
-def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot:
-    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes."""
+def run(report: DriftReport, config: MonitoringConfig, *, seed: int, recipe: str) -> Snapshot:
+    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes.
+
+    Args:
+        recipe: name of the recipe that judged it.
+    """
     definition = DataDefinition(categorical_columns=["kind", "key"], numerical_columns=["count"])
     extra = pl.DataFrame(
         [
@@ -177,7 +180,8 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot
         reference_data,
         timestamp=datetime.combine(report.window.start, time()),
         name=str(report.window),
-        metadata={"window": str(report.window), "bundle_id": report.bundle_id or "", "level": report.level},
+        metadata={"window": str(report.window), "bundle_id": report.bundle_id or "", "level": report.level}
+        | dashboard.metadata(recipe, report.verdict.bundle_ids),
         tags=[report.level, report.purchase_reference.name],
     )
 
@@ -196,11 +200,18 @@ def save_page(snapshot: Snapshot, path: Path, library: Path) -> None:
     files.write_text_atomic(path, page)
 
 
-def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
+def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport, *, recipe: str) -> str:
     """Return the id of the run in the workspace; a week has one run for each reference, the newest."""
     store = Workspace.create(str(workspace))
     levels = sorted({usage.level for usage in report.usage})
-    project = open_project(store, levels, [seen.name for seen in report.searches])
+    project = dashboard.open_project(
+        store,
+        levels,
+        [seen.name for seen in report.searches],
+        figures={arm: tuple(own) for arm, own in report.readings.items()},
+        bundles=report.verdict.bundle_ids,
+        recipe=recipe,
+    )
     for run_id in store.list_runs(project.id):
         old = store.get_run(project.id, run_id)
         if old is not None and old.name == snapshot.get_name() and report.purchase_reference.name in old.tags:

@@ -259,11 +259,11 @@ def save(report: DriftReport, recipe: Recipe, folder: Path, workspace: Path) -> 
     """Return the verdict after writing it, the HTML page and the JSON into `folder` and the run into `workspace`."""
     from monitoring import evidently_report
 
-    snapshot = evidently_report.run(report, recipe.monitoring, seed=recipe.seed)
+    snapshot = evidently_report.run(report, recipe.monitoring, seed=recipe.seed, recipe=recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
     evidently_report.save_page(snapshot, folder / HTML, library_path())
     snapshot.save_json(str(folder / JSON))
-    run_id = evidently_report.add_run(workspace, snapshot, report)
+    run_id = evidently_report.add_run(workspace, snapshot, report, recipe=recipe.name)
     verdict = report.as_dict() | {"run_id": run_id}
     files.write_json_atomic(folder / VERDICT, verdict)
     findings_file.write(report.verdict, folder)

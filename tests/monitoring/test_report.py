@@ -15,7 +15,7 @@ from sidrec import exposure, home
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.recipe import Recipe
-from tests.monitoring.drift_world import World, at, bought, exposed, write_exposures, write_outcomes
+from tests.monitoring.drift_world import BUNDLE_ID, World, at, bought, exposed, write_exposures, write_outcomes
 
 MONDAY = date(2010, 11, 1)
 ITEMS = [f"i{number}" for number in range(16)]
@@ -210,8 +210,12 @@ def test_a_week_has_one_run_however_often_it_is_reported(
     assert len(store.list_runs(project.id)) == 2
 
 
+PANEL = "answers that are cold, degraded, short"
+
+
 def test_the_page_serves_every_panel_on_loopback(saved: dict[str, Any]) -> None:
-    """Evidently's real page starts, lists the project, and every panel finds at least one series of numbers."""
+    """Evidently's real page starts, lists the project, and every panel finds at least one series of numbers; a
+    bundle's own panel finds none of another bundle."""
     with socket.socket() as probe:
         probe.bind((ui.HOST, 0))
         port = probe.getsockname()[1]
@@ -223,10 +227,20 @@ def test_the_page_serves_every_panel_on_loopback(saved: dict[str, Any]) -> None:
             for panel in dashboard["panels"]
             if not _get(port, f"/api/v2/snapshots/{project['id']}/data_series_batch", panel["values"])["series"]
         ]
+        [own] = [panel for panel in dashboard["panels"] if panel["title"] == f"{BUNDLE_ID} as control: {PANEL}"]
+        other = [value | {"metadata": {"bundle of control": "b-000000000000"}} for value in own["values"]]
+        elsewhere = _get(port, f"/api/v2/snapshots/{project['id']}/data_series_batch", other)["series"]
 
     assert project["name"] == "sidrec"
     assert len(dashboard["panels"]) > 8
     assert empty == []
+    assert [tab["title"] for tab in dashboard["tabs"]] == [
+        "Drift",
+        "Pipeline s2gr_retail",
+        "Arm control",
+        f"Bundle {BUNDLE_ID}",
+    ]
+    assert not elsewhere
     assert process.poll() is not None
 
 
