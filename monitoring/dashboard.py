@@ -18,41 +18,55 @@ def open_project(
     searches: Sequence[str] = (),
     *,
     figures: Mapping[str, Collection[str]] | None = None,
-    bundles: Mapping[str, str] | None = None,
     recipe: str = "",
 ) -> Project:
-    """Return the project, with every panel that it lacks added; panels that people added stay.
+    """Return the project over everything, with every panel that it lacks added; panels that people added stay.
 
-    There is a tab over everything, and one for each recipe that made a bundle, each arm, and each bundle.
+    Its panels are of all traffic, of each pipeline (the recipe that made the bundle), and of each arm.
 
     Args:
         levels: the levels of the codebook whose usage is drawn.
         searches: names of what searches say of themselves.
         figures: names of the figures that each arm has (`arm_metrics`).
-        bundles: what each arm serves.
         recipe: name of the recipe whose thresholds judged.
     """
-    found = store.search_project(PROJECT)
-    project = found[0] if found else store.create_project(PROJECT, description=_DESCRIPTION)
-    present = {panel.title for panel in project.dashboard.model().panels}
-    named, served = figures or {}, bundles or {}
-    tabs: list[tuple[str, Iterable[DashboardPanelPlot]]] = [("Drift", _panels(levels, searches))]
+    groups: list[tuple[str, Iterable[DashboardPanelPlot]]] = [("Drift", _panels(levels, searches))]
     if recipe:
-        tabs.append((f"Pipeline {recipe}", _of_pipeline(recipe)))
-    tabs += [(f"Arm {arm}", _of_arm(arm, names, f"Arm {arm}", {})) for arm, names in named.items()]
-    tabs += [
-        (f"Bundle {bundle}", _of_arm(arm, named.get(arm, ()), f"{bundle} as {arm}", {bundle_label(arm): bundle}))
-        for arm, bundle in served.items()
+        groups.append((f"Pipeline {recipe}", _of_pipeline(recipe)))
+    groups += [(f"Arm {arm}", _of_arm(arm, names, f"Arm {arm}", {})) for arm, names in (figures or {}).items()]
+    return _with_panels(store, PROJECT, _DESCRIPTION, groups)
+
+
+def open_bundle_project(store: Workspace, bundle_id: str, figures: Mapping[str, Collection[str]]) -> Project:
+    """Return the project of one bundle: the weeks that it served, as each arm that it was.
+
+    Each has a project of its own, because Evidently draws all panels of one on one page.
+
+    Args:
+        figures: names of the figures of each arm that serves the bundle now.
+    """
+    groups = [
+        (f"Arm {arm}", _of_arm(arm, names, f"{bundle_id} as {arm}", {bundle_label(arm): bundle_id}))
+        for arm, names in figures.items()
     ]
-    for tab, panels in tabs:
+    return _with_panels(store, f"{PROJECT} {bundle_id}", f"The weeks that {bundle_id} served.", groups)
+
+
+def _with_panels(
+    store: Workspace, name: str, description: str, groups: Iterable[tuple[str, Iterable[DashboardPanelPlot]]]
+) -> Project:
+    found = [project for project in store.search_project(name) if project.name == name]
+    project = found[0] if found else store.create_project(name, description=description)
+    present = {panel.title for panel in project.dashboard.model().panels}
+    for group, panels in groups:
         for panel in panels:
             if panel.title not in present:
-                project.dashboard.add_panel(panel, tab=tab)
+                project.dashboard.add_panel(panel, tab=group)
     return project
 
 
 def metadata(recipe: str, bundles: Mapping[str, str]) -> dict[str, str]:
-    """Return what a run says of itself so that the tabs of its pipeline and of its bundles find it."""
+    """Return what a run says of itself so that the panels of its pipeline and of its bundles find it."""
     return {"recipe": recipe} | {bundle_label(arm): bundle for arm, bundle in bundles.items()}
 
 

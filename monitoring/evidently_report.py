@@ -18,7 +18,7 @@ from evidently.core.metric_types import SingleValue, SingleValueCalculation, Sin
 from evidently.core.report import Context, Snapshot
 from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly_data
 from evidently.tests import lt
-from evidently.ui.workspace import Workspace
+from evidently.ui.workspace import Project, Workspace
 
 from monitoring import aggregate, arm_metrics, codebook_drift, dashboard, item_drift, measures, search_statistics
 from monitoring.report import DriftReport
@@ -201,17 +201,24 @@ def save_page(snapshot: Snapshot, path: Path, library: Path) -> None:
 
 
 def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport, *, recipe: str) -> str:
-    """Return the id of the run in the workspace; a week has one run for each reference, the newest."""
+    """Return the id of the run over everything; a week has one run for each reference, the newest.
+
+    Each bundle that answered has the run in a project of its own too.
+    """
     store = Workspace.create(str(workspace))
     levels = sorted({usage.level for usage in report.usage})
+    figures = {arm: tuple(own) for arm, own in report.readings.items()}
     project = dashboard.open_project(
-        store,
-        levels,
-        [seen.name for seen in report.searches],
-        figures={arm: tuple(own) for arm, own in report.readings.items()},
-        bundles=report.verdict.bundle_ids,
-        recipe=recipe,
+        store, levels, [seen.name for seen in report.searches], figures=figures, recipe=recipe
     )
+    served = report.verdict.bundle_ids
+    for bundle_id in sorted(set(served.values())):
+        own = {arm: figures.get(arm, ()) for arm, bundle in served.items() if bundle == bundle_id}
+        _replace_run(store, dashboard.open_bundle_project(store, bundle_id, own), snapshot, report)
+    return _replace_run(store, project, snapshot, report)
+
+
+def _replace_run(store: Workspace, project: Project, snapshot: Snapshot, report: DriftReport) -> str:
     for run_id in store.list_runs(project.id):
         old = store.get_run(project.id, run_id)
         if old is not None and old.name == snapshot.get_name() and report.purchase_reference.name in old.tags:

@@ -40,7 +40,7 @@ class Retention(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reports: Limit = Limit(keep_days=182, budget_mb=500, least=8)
-    workspace: Limit = Limit(keep_days=182, budget_mb=500, least=8)
+    workspace: Limit = Limit(keep_days=182, budget_mb=500, least=16)
     exposures: Limit = Limit(keep_days=180, budget_mb=20_000, least=42)
 
 
