@@ -8,15 +8,12 @@ import pytest
 import typer
 
 from monitoring import findings
-from serving import registry
 from sidrec import home
-from sidrec.bundle import Bundle, write_bundle
+from sidrec.bundle import Bundle
 from sidrec.cli import release, release_page
 from sidrec.errors import UsageError
-from sidrec.release.promotion import promote
-from tests.codebook_world import sealed_codebook, titled_items
 from tests.monitoring.alert_world import finding, verdict
-from tests.release_world import RECIPE_TEXT, make_signed
+from tests.page_world import promoted
 
 UNSEEN = finding("unseen_share", "alarm", area="data", arm="all", effect=0.11)
 
@@ -32,17 +29,7 @@ def call(*arguments: str) -> None:
 @pytest.fixture
 def champion(tmp_path: Path) -> Bundle:
     """A registered and promoted bundle with a codebook, and a drift report of a week that it served."""
-    codebook = sealed_codebook(titled_items(), tmp_path / "codebook")
-    (tmp_path / "recipe.yaml").write_text(RECIPE_TEXT)
-    (tmp_path / "decode.json").write_text(json.dumps({"kind": "popularity", "watermark": "2010-11-30"}))
-    parts = {f"codebook/{path.name}": path for path in codebook.iterdir() if path.name in (
-        "codebook.safetensors", "codebook.json", "health.json")}  # fmt: skip
-    parts |= {"embedder": codebook / "embedder", "catalogue.parquet": codebook / "catalogue.parquet"}
-    parts |= {name: tmp_path / name for name in ("recipe.yaml", "decode.json")}
-    bundle = write_bundle(tmp_path / "bundle", parts, {"created_at": "2026-01-05", "git_sha": "0" * 40})
-    make_signed(bundle, tmp_path / "verdict.json")
-    registry.register(bundle.folder, tmp_path / "verdict.json")
-    promote(bundle, tmp_path / "verdict.json", why="first", who="ann", first=True)
+    bundle = promoted(tmp_path)
     served = verdict(UNSEEN).model_copy(update={"bundle_ids": {"champion": bundle.bundle_id}})
     findings.write(served, home.monitoring_dir() / "reports" / "2010-09-20-fit")
     findings.write(verdict(UNSEEN), home.monitoring_dir() / "reports" / "2010-09-27-fit")
