@@ -93,6 +93,7 @@ def test_an_end_is_told_only_to_who_heard_of_the_start() -> None:
     post.open = False
     run(post, [signal()])
     run(post, [], {"k"})
+    post.open = True
     run(post, [], {"k"})
 
     assert not incidents.read().incidents
