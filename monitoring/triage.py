@@ -145,7 +145,8 @@ def _answer(verdict: DriftVerdict, arms: list[str]) -> str:
     world = _state(verdict, ALL_ARMS) in _MOVED
     if not moved:
         if world:
-            return "The world: what is bought moved, the answers did not."
+            measured = "the answers did not" if flat else "the answers have too few rows to tell"
+            return f"The world: what is bought moved, {measured}."
         return "Nothing moved." if verdict.level == "ok" else "Too few rows to tell."
     if flat:
         return f"Us: only {', '.join(moved)} moved, {', '.join(flat)} is flat. Suspect the bundle, not the users."

@@ -47,6 +47,7 @@ def test_columns_are_the_world_each_arm_and_the_reference() -> None:
     [
         ([FLAT[0], COLLAPSED], "Us: only treatment moved, control is flat."),
         ([WORLD, *FLAT], "The world: what is bought moved, the answers did not."),
+        ([WORLD, UNKNOWN], "The world: what is bought moved, the answers have too few rows to tell."),
         ([WORLD, COLLAPSED, ALIKE], "Every arm moved alike: what they share, the data first"),
         ([COLLAPSED, ALIKE], "Every arm moved alike: what they share, features"),
         ([COLLAPSED, UNKNOWN], "treatment moved; the other arms have too few rows"),

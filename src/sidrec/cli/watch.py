@@ -90,7 +90,8 @@ def _show(told: "Told") -> None:
         console.print(f"told {line}")
     for line in (*told.failed, *told.absent):
         console.print(f"not told: {line}")
-    console.print(f"{len(told.open)} incidents are open" + "".join(f"\n  {what}" for what in told.open))
+    number = "1 incident is" if len(told.open) == 1 else f"{len(told.open)} incidents are"
+    console.print(f"{number} open" + "".join(f"\n  {what}" for what in told.open))
 
 
 def mount(root: typer.Typer) -> None:
