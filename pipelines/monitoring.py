@@ -11,7 +11,9 @@ from components.report_drift.component import report_drift
 
 
 @dsl.pipeline(name="sidrec-monitoring", description="Exposures and outcomes in, a drift report and its messages out.")
-def monitoring(recipe: str, exposures: str, outcomes: str, baskets: str, bundle: str):  # type: ignore[no-untyped-def]
+def monitoring(  # type: ignore[no-untyped-def]
+    recipe: str, exposures: str, outcomes: str, baskets: str, bundle: str, other_bundles: str = ""
+):
     """Report the newest week's drift, tell of it, and remove what is too old.
 
     Args:
@@ -20,7 +22,15 @@ def monitoring(recipe: str, exposures: str, outcomes: str, baskets: str, bundle:
         outcomes: folder of the outcome log.
         baskets: the basket table that the bundle was fitted on.
         bundle: folder of the bundle whose codes are counted.
+        other_bundles: folders of the other arms' bundles, with commas between; an arm without has its codes uncounted.
     """
-    report = report_drift(recipe=recipe, exposures=exposures, outcomes=outcomes, baskets=baskets, bundle=bundle)
+    report = report_drift(
+        recipe=recipe,
+        exposures=exposures,
+        outcomes=outcomes,
+        baskets=baskets,
+        bundle=bundle,
+        other_bundles=other_bundles,
+    )
     told = alert_drift(recipe=recipe, drift_report=report.outputs["drift_report"])
     prune_monitoring(recipe=recipe, told=told.outputs["told"])

@@ -24,6 +24,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         outcomes=inputs["outcomes"],
         baskets=inputs["baskets"],
         bundle=inputs["bundle"],
+        others=tuple(folder for name, folder in sorted(inputs.items()) if name.startswith("other_bundle_")),
     )
     target = folder / "drift_report"
     with exclusive(home.monitoring_dir() / "lock", "the drift report", wait_s=_WAIT_S):
