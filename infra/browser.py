@@ -43,7 +43,7 @@ def browser(width: int = 1280, height: int = 900) -> Iterator[WebDriver]:
         driver.quit()
 
 
-def save_webp(driver: WebDriver, path: Path, *, limit_bytes: int = 150_000) -> int:
+def save_webp(driver: WebDriver, path: Path, *, limit_bytes: int = 140_000) -> int:
     """Write what the window shows as WebP, no larger than the limit, and return its size in bytes."""
     import io
 

@@ -30,6 +30,7 @@ p.note {{ color: #52606d; margin: .1rem 0 .6rem; max-width: 50rem; }} a {{ color
 .say.bad {{ border-color: {BAD}; background: #fdf2f2; }} .say.wait {{ border-color: {_WAIT}; background: #fdf8ee; }}
 table {{ border-collapse: collapse; margin: .6rem 0; }} td, th {{ padding: .25rem .8rem; text-align: left; }}
 th {{ border-bottom: 2px solid {PALE}; font-weight: 600; }} td {{ vertical-align: top; }}
+#verdict td:nth-child(5), #ledger td:nth-child(2), #effect td {{ white-space: nowrap; }}
 b.ok, b.pass {{ color: {GOOD}; }} b.alarm, b.fail {{ color: {BAD}; }} b.warn, b.inconclusive {{ color: #b7791f; }}
 b.insufficient {{ color: #8a5a8c; }}
 """
