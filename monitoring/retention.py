@@ -154,7 +154,6 @@ def _delete_run(path: Path) -> None:
 
     store = Workspace(str(path.parents[2]))
     store.delete_run(path.parents[1].name, path.stem)
-    path.unlink(missing_ok=True)
 
 
 def _made(path: Path) -> datetime:

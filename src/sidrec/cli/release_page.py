@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidrec import files, home
+from sidrec.cli.bundles import _find, bundle_app, registered_id
 from sidrec.cli.console import JsonFlag, emit
-from sidrec.cli.release import _find, _registered_id, bundle_app
 from sidrec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _champion() -> str:
     desired = Ledger().desired()
     if desired is None:
         raise UsageError("nothing is promoted yet, so there is no champion to show", next_step="sidrec bundle list")
-    return _registered_id(desired.bundle_ids[0])
+    return registered_id(desired.bundle_ids[0])
 
 
 def _facts(bundle: "Bundle") -> dict[str, str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sidrec.cli.console import JsonFlag, emit
 from sidrec.cli.monitoring import drift
-from sidrec.cli.release import NoDeploy, _deploy, actor
+from sidrec.cli.release import NoDeploy, actor, deploy_row
 from sidrec.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _stop(arm: str, verdict: "DriftVerdict", *, deploy: bool) -> dict[str, Any]:
     suspects = [suspect for suspect in verdict.suspects if suspect.arm == arm]
     why = f"drift of {verdict.window}: {suspects[0].sentence if suspects else verdict.sentence}"
     row = stop_arm(arm, why=why, who=actor())
-    deployment = _deploy(row) if deploy else None
+    deployment = deploy_row(row) if deploy else None
     return {"arm": arm, "row": row.seq, "revision": row.revision.revision, "why": row.why, "deployment": deployment}
 
 

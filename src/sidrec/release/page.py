@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sidrec.codebook.page import html_page
 from sidrec.codebook.plots import INK, PALE
 from sidrec.release import page_plots
-from sidrec.release.ledger import LedgerRow
 from sidrec.release.page_plots import BAD, GOOD
+from sidrec.release.row import LedgerRow
 from sidrec.release.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidrec.codebook.plots import INK, MAIN, OTHER, PALE, dressed
 from sidrec.evaluation.gates import GateResult
-from sidrec.release.ledger import LedgerRow
+from sidrec.release.row import LedgerRow, decisions
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -54,7 +54,7 @@ def shares(rows: Sequence[LedgerRow], bundle_id: str, now: datetime) -> "Figure"
     """Return what share of users the ledger gave a bundle, over time."""
     from plotly.graph_objects import Figure, Scatter
 
-    moves = [row for row in rows if row.action != "live"]
+    moves = decisions(rows)
     times = [*(row.time for row in moves), now]
     given = [sum(arm.share for arm in row.revision.arms if arm.bundle.bundle_id == bundle_id) for row in moves]
     texts = [f"row {row.seq}: {html.escape(row.action)}" for row in moves]

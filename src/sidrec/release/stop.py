@@ -1,45 +1,39 @@
 """The end of one arm: its users are the champion's again. It is the safe direction, so no verdict is asked."""
 
 from sidrec.errors import LedgerError, UsageError
-from sidrec.release.ledger import Ledger, LedgerRow
+from sidrec.release.authors import author_and_reason
+from sidrec.release.ledger import Ledger
 from sidrec.release.revision import Revision
+from sidrec.release.row import LedgerRow, decisions, next_revision
+from sidrec.release.stages import without_arm
 
 
 def stop_arm(arm: str, *, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
-    """Return the ledger's new row: the arm has no share any more, the champion has it, other arms keep theirs.
+    """Return the ledger's new row: the arm answers nobody, the champion has its users, other arms keep theirs.
 
     Raises:
         UsageError: no reason or no author, or the arm is the champion's or none.
         LedgerError: nothing was promoted yet, or the arm has no share already.
     """
-    author, reason = who.strip(), why.strip()
-    if not author or not reason:
-        raise UsageError("a move in the ledger has an author and a reason", next_step="--reason '…'")
+    author, reason = author_and_reason(who, why)
     book = ledger or Ledger()
     with book.writing() as writer:
-        decisions = [row for row in writer.rows if row.action != "live"]
-        if not decisions:
+        decided = decisions(writer.rows)
+        if not decided:
             raise LedgerError("nothing was promoted yet", evidence=book.path, next_step="sidrec ledger show")
-        present = decisions[-1]
+        present = decided[-1]
         _check(arm, present.revision, book)
-        number = max(row.revision.revision for row in writer.rows) + 1
+        after = without_arm(present.revision, arm, next_revision(writer.rows))
+        stopped = next(one for one in present.revision.arms if one.name == arm)
         return writer.append(
             "stop",
             who=author,
             why=f"arm {arm} stop: {reason}",
-            revision=without(present.revision, arm).renumbered(number),
-            verdicts=present.verdicts,
+            revision=after,
+            verdicts={one: present.verdicts[one] for one in after.bundle_ids if one in present.verdicts},
             second_approver=present.second_approver,
+            bundle=stopped.bundle.bundle_id,
         )
-
-
-def without(revision: Revision, arm: str) -> Revision:
-    """Return a revision whose arm keeps its place and has no share; its share is the champion's."""
-    freed = next(one.share for one in revision.arms if one.name == arm)
-    shares = {one.name: one.share for one in revision.arms} | {arm: 0.0}
-    shares[revision.arms[0].name] += freed
-    arms = [one.model_copy(update={"share": shares[one.name]}) for one in revision.arms]
-    return Revision.model_validate(revision.model_dump() | {"arms": arms})
 
 
 def _check(arm: str, revision: Revision, book: Ledger) -> None:

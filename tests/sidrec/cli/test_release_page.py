@@ -10,7 +10,7 @@ import typer
 from monitoring import findings
 from sidrec import home
 from sidrec.bundle import Bundle
-from sidrec.cli import release, release_page
+from sidrec.cli import bundles, release_page
 from sidrec.errors import UsageError
 from tests.monitoring.alert_world import finding, verdict
 from tests.page_world import promoted
@@ -21,7 +21,7 @@ UNSEEN = finding("unseen_share", "alarm", area="data", arm="all", effect=0.11)
 def call(*arguments: str) -> None:
     """Run a command as `sidrec` does."""
     app = typer.Typer()
-    for module in (release, release_page):
+    for module in (bundles, release_page):
         module.mount(app)
     app(args=["bundle", "page", *arguments], standalone_mode=False)
 
