@@ -15,7 +15,6 @@ import polars as pl
 
 from monitoring import aggregate, labels, windows
 from monitoring.labels import Matcher
-from sidrec.clock import DAY_S
 
 BY = ["part", "arm", "bundle_id"]
 COUNTS = pl.Schema(
@@ -267,8 +266,3 @@ class _Sum:
         ]
         rows = pl.concat([self.schema.to_frame(), *self.parts])
         return rows.group_by(by).agg(others).select(list(self.schema)).sort(by)
-
-
-def span_of(parts: Sequence[Part]) -> Part:
-    """Return the time whose requests a tally reads: its parts and the label delay before the first."""
-    return Part(min(part.first for part in parts) - labels.ATTRIBUTION_DAYS * DAY_S, max(part.after for part in parts))

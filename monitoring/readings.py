@@ -7,6 +7,7 @@ figure that the span's rows do not tell is absent. Codes are counted by level, o
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -54,13 +55,20 @@ class CodeSpace:
     @cached_property
     def shared(self) -> NDArray[np.bool_]:
         """[item, level]: whether another item of the catalogue has the same codes up to this one."""
-        seen = np.zeros(self.codes.shape, dtype=bool)
-        for depth in range(self.codes.shape[1]):
-            _, group, counts = np.unique(
-                self.codes[:, : depth + 1], axis=0, return_inverse=True, return_counts=True
-            )  # fmt: skip
-            seen[:, depth] = counts[group.ravel()] > 1
+        items, depths = self.codes.shape
+        seen = np.zeros((items, depths), dtype=bool)
+        prefix: NDArray[np.int64] = np.zeros(items, dtype=np.int64)
+        for depth in range(depths):
+            codes = self.codes[:, depth]
+            keys = prefix * (codes.max(initial=0) + 2) + codes + 1
+            _, prefix, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            seen[:, depth] = counts[prefix] > 1
         return seen
+
+    @cached_property
+    def own_readings(self) -> Readings:
+        """Figures of the catalogue, every item once."""
+        return code_readings("catalogue", self, np.ones(self.catalogue.height))
 
     @cached_property
     def head(self) -> NDArray[np.bool_]:
@@ -111,8 +119,7 @@ def arm_readings(
     found = answer_readings(tally.table(parts, bundle_id, arm)) | quality_readings(tally.quality, parts, arm)
     if space is None:
         return found
-    whole = code_readings("catalogue", space, np.ones(space.catalogue.height))
-    return found | whole | item_readings(space, tally.served(parts, bundle_id, arm), taken, places=places)
+    return found | space.own_readings | item_readings(space, tally.served(parts, bundle_id, arm), taken, places=places)
 
 
 def item_readings(
@@ -189,20 +196,20 @@ def slot_overlaps(codes: NDArray[np.int64], weights: Floats) -> Floats:
 
     I(A; B) over the mean of both entropies, as `sidrec.quantization.health.mutual_information` has it of one weight.
     """
-    slots = codes.shape[1]
-    entropies = [_entropy(codes[:, [slot]], weights) for slot in range(slots)]
-    pairs = [(one, other) for one in range(slots) for other in range(one + 1, slots)]
-    return np.array([
-        (entropies[one] + entropies[other] - _entropy(codes[:, [one, other]], weights))
-        / max((entropies[one] + entropies[other]) / 2, 1e-12)
-        for one, other in pairs
-    ])  # fmt: skip
+    codes = codes + 1  # -1 pads
+    size = int(codes.max(initial=0)) + 1
+    entropies = [_entropy(codes[:, slot], weights) for slot in range(codes.shape[1])]
+    overlaps = []
+    for one, other in combinations(range(codes.shape[1]), 2):
+        shared = entropies[one] + entropies[other] - _entropy(codes[:, one] * size + codes[:, other], weights)
+        overlaps.append(shared / max((entropies[one] + entropies[other]) / 2, 1e-12))
+    return np.array(overlaps)
 
 
-def _entropy(codes: NDArray[np.int64], weights: Floats) -> float:
-    _, group = np.unique(codes, axis=0, return_inverse=True)
-    shares = np.bincount(group.ravel(), weights=weights)
-    shares = shares[shares > 0] / shares.sum()
+def _entropy(values: NDArray[np.int64], weights: Floats) -> float:
+    served = weights > 0
+    _, group = np.unique(values[served], return_inverse=True)
+    shares = np.bincount(group, weights=weights[served]) / weights.sum()
     return float(-(shares * np.log(shares)).sum())
 
 
