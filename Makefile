@@ -7,7 +7,7 @@ export BENTOML_DO_NOT_TRACK := True
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup run test test-full lint serve soak clean
+.PHONY: setup run test test-full lint serve soak screenshots browser clean
 
 setup:
 	@VENV=$(VENV) bash infra/setup.sh
@@ -29,7 +29,10 @@ tests = $(BIN)/python -m pytest -m $(1) -n $$(getconf _NPROCESSORS_ONLN) --maxpr
 test: lint  ## what CI runs: lint, types, layers, every test but the slow ones
 	$(call tests,"not slow and not gpu")
 
-test-full: lint
+browser:  ## what the browser's tests and the alert rules' need from Debian
+	@bash infra/browser.sh
+
+test-full: lint browser
 	$(call tests,"not gpu")
 
 serve: setup
@@ -38,6 +41,9 @@ serve: setup
 MINUTES ?= 30
 soak: setup  ## traffic on a real server: latency and memory by the minute, and whether they climb
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
+screenshots: setup browser  ## the pictures in docs/, from this installation's reports
+	$(BIN)/python -m infra.screenshots
 
 clean:
 	rm -rf .sidrec .mypy_cache .ruff_cache .pytest_cache

@@ -7,6 +7,7 @@ BENCHMARKS = {
     "codebook": "fits and balanced assignment vs faiss, scikit-learn, vector-quantize-pytorch, ortools; memory; growth",
     "decode": "both decoding engines vs Hugging Face generate on Qwen3 and T5; thinking; arithmetic; memory; growth",
     "evaluate": "a search for every user of Amazon Beauty vs Hugging Face generate; ranks by counting vs sorting",
+    "monitoring": "the drift report of ten million exposures: seconds, peak memory, bytes",
     "recover": "from the kill of the stub, or of the server, to the first good answer for a stored user",
     "serve": "a real Triton over its engine in-process, batching, open loop; the gateway beside gRPC",
     "systems": "one request by S²GR, REG4Rec and SIDReasoner through a real Triton, in turn",

@@ -36,10 +36,10 @@ def main() -> None:
     config = CodebookConfig.model_validate({"quantizer": "residual_kmeans", "kmeans_iterations": 20})
     if what == "fit":
         fit_blocks(file_blocks(Path(path), int(count), int(width)), config, seed=0)
-    print(_peak_bytes())
+    print(peak_bytes())
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the most memory this process had; `ru_maxrss` would start at what the parent had when it forked."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -3,7 +3,7 @@
 Rows are (kind, key, count). Counts of two windows add up to those of both; nothing downstream reads the log again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
@@ -45,8 +45,8 @@ def request_counts(requests: pl.LazyFrame, bundle_id: str | None) -> pl.DataFram
     total = requests.select(kind=pl.lit(COMPARED), key=pl.lit(""), count=pl.len())
     values = [_counts(requests.select(key=value), kind) for kind, value in FEATURES.items()]
     served = _counts(requests.select(key="item_ids").explode("key"), SERVED)
-    searches = _search_counts(_of_bundle(requests, bundle_id))
-    codes = _code_table(SERVED_CODES, served_codes(requests, bundle_id))
+    searches = search_counts(_of_bundle(requests, bundle_id))
+    codes = code_table(SERVED_CODES, served_codes(requests, bundle_id))
     return _table([*pl.collect_all([total, *values, served, searches], engine="streaming"), codes])
 
 
@@ -55,16 +55,18 @@ def purchase_counts(purchases: pl.LazyFrame) -> pl.DataFrame:
     return _table([_counts(purchases.select(key="item_id"), BOUGHT).collect()])
 
 
-def usage_counts(
-    requests: pl.LazyFrame, purchases: pl.LazyFrame, catalogue: pl.DataFrame, bundle_id: str
-) -> pl.DataFrame:
-    """Return the code counts of one bundle's catalogue, of what it served and of what was bought."""
+def usage_counts(served: pl.LazyFrame, purchases: pl.LazyFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
+    """Return the code counts of one bundle's catalogue, of what it served and of what was bought.
+
+    Args:
+        served: `codes` and `count` of the semantic IDs served.
+    """
     codes: Mapping[Traffic, pl.LazyFrame] = {
         "catalogue": catalogue.lazy().select("codes", count=pl.lit(1, dtype=pl.Int64)),
-        "served": served_codes(requests, bundle_id),
+        "served": served.select("codes", "count"),
         "bought": bought_codes(purchases, catalogue),
     }
-    return _table([_code_table(f"code/{traffic}/", rows) for traffic, rows in codes.items()])
+    return _table([code_table(f"code/{traffic}/", rows) for traffic, rows in codes.items()])
 
 
 def served_codes(requests: pl.LazyFrame, bundle_id: str | None) -> pl.LazyFrame:
@@ -90,27 +92,29 @@ def total_of(table: pl.DataFrame, kind: str) -> int:
     return int(table.filter(pl.col("kind") == kind)["count"].sum())
 
 
+def search_counts(requests: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
+    """Return how often each tenth of each of the searches' own numbers occurs, apart by the columns `by`."""
+    said = requests.select(*by, "stats").explode("stats").drop_nulls("stats").unnest("stats")
+    kind = pl.concat_str(pl.lit(SEARCH), pl.col("name"))
+    # Adding 0 makes one of the two zeros.
+    tenth = (pl.col("value") * 10).round(0) / 10 + 0.0
+    named = said.select(*by, kind=kind, key=tenth.cast(pl.String))
+    return named.group_by(*by, "kind", "key").agg(count=pl.len())
+
+
+def code_table(prefix: str, codes: pl.LazyFrame) -> pl.DataFrame:
+    """Return how often each code of each level occurs in a table of semantic IDs `codes` and weights `count`."""
+    kind = pl.concat_str(pl.lit(prefix), pl.col("level").cast(pl.String))
+    counted = codebook_drift.code_counts(codes)
+    return counted.select(kind=kind, key=pl.col("code").cast(pl.String), count=pl.col("count").cast(pl.Int64))
+
+
 def _of_bundle(requests: pl.LazyFrame, bundle_id: str | None) -> pl.LazyFrame:
     return requests.filter(pl.col("bundle_id") == pl.lit(bundle_id, dtype=pl.String))
 
 
-def _search_counts(requests: pl.LazyFrame) -> pl.LazyFrame:
-    """Return how often each tenth of each of the searches' own numbers occurs; another system's would mean others."""
-    said = requests.select("stats").explode("stats").drop_nulls().unnest("stats")
-    kind = pl.concat_str(pl.lit(SEARCH), pl.col("name"))
-    # Adding 0 makes one of the two zeros.
-    tenth = (pl.col("value") * 10).round(0) / 10 + 0.0
-    named = said.select(kind=kind, key=tenth.cast(pl.String))
-    return named.group_by("kind", "key").agg(count=pl.len())
-
-
 def _counts(values: pl.LazyFrame, kind: str) -> pl.LazyFrame:
     return values.drop_nulls().group_by("key").agg(count=pl.len()).select(pl.lit(kind).alias("kind"), "key", "count")
-
-
-def _code_table(prefix: str, codes: pl.LazyFrame) -> pl.DataFrame:
-    kind = pl.concat_str(pl.lit(prefix), pl.col("level").cast(pl.String))
-    return codebook_drift.code_counts(codes).select(kind=kind, key="code", count="count")
 
 
 def _table(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:

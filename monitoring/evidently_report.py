@@ -5,21 +5,24 @@ drift of categories is not used: that is a Jensen-Shannon distance with a fixed 
 samples of 5,000 draws from 256 codes already lie beyond it.
 """
 
+import os
 from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+import evidently
 import polars as pl
 from evidently import DataDefinition, Dataset, Report
+from evidently.core.container import MetricOrContainer
 from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
 from evidently.core.report import Context, Snapshot
 from evidently.legacy.renderers.html_widgets import CounterData, counter, plotly_data
 from evidently.tests import lt
-from evidently.ui.workspace import Workspace
+from evidently.ui.workspace import Project, Workspace
 
-from monitoring import aggregate, codebook_drift, item_drift, measures, search_statistics
-from monitoring.dashboard import open_project
+from monitoring import aggregate, arm_metrics, codebook_drift, dashboard, item_drift, measures, search_statistics
 from monitoring.report import DriftReport
+from sidrec import files
 from sidrec.recipe import MonitoringConfig
 
 VERDICT = "verdict"
@@ -28,6 +31,7 @@ REQUESTS = "requests"
 SEVERITY = {"insufficient": -1, "ok": 0, "warn": 1, "alarm": 2}
 _PER_MILLION = 1_000_000
 _UNSEEN = "unseen"
+_LIBRARY = Path(evidently.__file__).parent / "nbextension" / "static" / "index.js"
 
 
 class DriftVerdict(SingleValueMetric):  # type: ignore[misc]
@@ -149,8 +153,12 @@ class _HitRate(SingleValueCalculation[HitRate]):  # type: ignore[misc]
         return "Requests with a hit"
 
 
-def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot:
-    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes."""
+def run(report: DriftReport, config: MonitoringConfig, *, seed: int, recipe: str) -> Snapshot:
+    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes.
+
+    Args:
+        recipe: name of the recipe that judged it.
+    """
     definition = DataDefinition(categorical_columns=["kind", "key"], numerical_columns=["count"])
     extra = pl.DataFrame(
         [
@@ -161,26 +169,56 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int) -> Snapshot
         schema=aggregate.SCHEMA,
         orient="row",
     )
-    current = pl.concat([report.current_counts, extra])
+    current = pl.concat([report.current_counts, extra, arm_metrics.rows(report.readings, report.verdict.findings)])
+    reference = pl.concat([report.reference_counts, arm_metrics.rows(report.reference_readings)])
     current_data, reference_data = (
         Dataset.from_pandas(table.to_pandas(), data_definition=definition)
-        for table in (current, report.reference_counts if report.reference_counts.height else extra)
+        for table in (current, reference if reference.height else extra)
     )
     return Report(_metrics(report, config, seed)).run(
         current_data,
         reference_data,
         timestamp=datetime.combine(report.window.start, time()),
         name=str(report.window),
-        metadata={"window": str(report.window), "bundle_id": report.bundle_id or "", "level": report.level},
+        metadata={"window": str(report.window), "bundle_id": report.bundle_id or "", "level": report.level}
+        | dashboard.metadata(recipe, report.verdict.bundle_ids),
         tags=[report.level, report.purchase_reference.name],
     )
 
 
-def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
-    """Return the id of the run in the workspace; a week has one run for each reference, the newest."""
+def save_page(snapshot: Snapshot, path: Path, library: Path) -> None:
+    """Write the run's page; the code that draws it, equal for every page, is written once, to `library`.
+
+    Evidently's own page holds 3.5 MB of that code.
+    """
+    code = _LIBRARY.read_text(encoding="utf-8")
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text_atomic(library, code)
+    link = f'<script src="{os.path.relpath(library, path.parent)}"></script>'
+    page = snapshot.get_html_str(as_iframe=False).replace(f"<script>{code}</script>", link)
+    files.write_text_atomic(path, page)
+
+
+def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport, *, recipe: str) -> str:
+    """Return the id of the run over everything; a week has one run for each reference, the newest.
+
+    Each bundle that answered has the run in a project of its own too.
+    """
     store = Workspace.create(str(workspace))
     levels = sorted({usage.level for usage in report.usage})
-    project = open_project(store, levels, [seen.name for seen in report.searches])
+    figures = {arm: tuple(own) for arm, own in report.readings.items()}
+    project = dashboard.open_project(
+        store, levels, [seen.name for seen in report.searches], figures=figures, recipe=recipe
+    )
+    served = report.verdict.bundle_ids
+    for bundle_id in sorted(set(served.values())):
+        own = {arm: figures.get(arm, ()) for arm, bundle in served.items() if bundle == bundle_id}
+        _replace_run(store, dashboard.open_bundle_project(store, bundle_id, own), snapshot, report)
+    return _replace_run(store, project, snapshot, report)
+
+
+def _replace_run(store: Workspace, project: Project, snapshot: Snapshot, report: DriftReport) -> str:
     for run_id in store.list_runs(project.id):
         old = store.get_run(project.id, run_id)
         if old is not None and old.name == snapshot.get_name() and report.purchase_reference.name in old.tags:
@@ -188,7 +226,7 @@ def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport) -> str:
     return str(store.add_run(project.id, snapshot, include_data=False).id)
 
 
-def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[SingleValueMetric]:
+def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[MetricOrContainer]:
     metrics: list[SingleValueMetric] = [DriftVerdict(), HitRate()]
     metrics += [RowTotal(kind=kind) for kind in (REQUESTS, aggregate.BOUGHT)]
     if report.item_drift.statistics is not None:
@@ -215,7 +253,7 @@ def _metrics(report: DriftReport, config: MonitoringConfig, seed: int) -> list[S
         for seen in report.searches
         for statistic in ("mean", "entropy")
     ]
-    return metrics
+    return [*metrics, *arm_metrics.metrics(report.readings, report.verdict.findings)]
 
 
 def _counts(data: Dataset | None, kind: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from monitoring import windows
+from monitoring import labels, windows
 from sidrec import outcome
 from sidrec.clock import DAY_S
 from sidrec.errors import UsageError
@@ -104,7 +104,7 @@ def gather(
     events = bought.lazy().filter(pl.col("event_time") < until)
     distinct = windows.distinct_requests(own.filter(pl.col("event_time") < until))
     requests = distinct.filter(pl.col("event_time") >= since)
-    hits = windows.attribute(distinct, events.join(elsewhere, on="request_id", how="anti")).hits
+    hits = labels.attribute(distinct, events.join(elsewhere, on="request_id", how="anti")).hits
     users = by_user(
         distinct,
         hits.lazy(),
@@ -145,7 +145,7 @@ def before(plan: Plan, exposures: Path, outcomes: Path, *, until: int | None = N
     since = end - (plan.min_days + plan.window_days) * DAY_S
     events = bought.lazy().filter(pl.col("event_time") < end)
     requests = windows.distinct_requests(logged.filter(pl.col("event_time") >= since, pl.col("event_time") < end))
-    hits = windows.attribute(requests, events.filter(pl.col("event_time") >= since)).hits.lazy()
+    hits = labels.attribute(requests, events.filter(pl.col("event_time") >= since)).hits.lazy()
     window_s = plan.window_days * DAY_S
     users = by_user(requests, hits, experiment=None, bundles={}, window_s=window_s, until=end, since=since)
     if users.is_empty():

@@ -6,8 +6,8 @@ A Jensen-Shannon divergence is never compared with zero: two samples of one dist
 its noise floor, the divergence of a sample of the current size drawn from the reference itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ Counts = NDArray[np.float64]
 Bins = NDArray[np.int64]
 
 NUM_BINS = 20
+WINDOWS_OF, WINDOWS_NEEDED = 3, 2
 SHARE_FLOOR = 1e-4
 FLOOR_REPEATS = 20
 _SMALLEST_FLOOR = 1e-6
@@ -187,3 +188,26 @@ def judge(stability: float, ratio: float, events: int, config: MonitoringConfig)
         both = f"PSI {stability:.3f} >= {config.alarm_psi:g} and JS {ratio:.2f} times its noise floor"
         return "alarm", (f"{both} >= {config.alarm_ratio:g}",)
     return ("warn", tuple(crossed)) if crossed else ("ok", ())
+
+
+def settled(drift: ItemDrift, earlier: Sequence[ItemDrift], config: MonitoringConfig) -> ItemDrift:
+    """Return the drift with a warning by the ratio alone kept only where it was over in enough of the last windows.
+
+    A shop's assortment rotates: one window over the ratio's limit is common, and PSI, which new items move, says at
+    once what matters. Two of three windows are needed, or as many as have enough purchases where those are fewer.
+
+    Args:
+        earlier: the windows before it, newest first, against the same reference.
+    """
+    seen = drift.statistics
+    if drift.level != "warn" or seen is None or seen.psi >= config.warn_psi:
+        return drift
+    before = [
+        one.statistics.ratio
+        for one in earlier[: WINDOWS_OF - 1]
+        if one.statistics is not None and one.events >= config.min_events
+    ]
+    over = 1 + sum(ratio >= config.warn_ratio for ratio in before)
+    weeks = f"in {over} of {1 + len(before)} weeks"
+    kept = over >= min(WINDOWS_NEEDED, 1 + len(before))
+    return replace(drift, level="warn" if kept else "ok", reasons=(f"{drift.reasons[0]} {weeks}",))

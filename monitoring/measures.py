@@ -11,20 +11,22 @@ import numpy as np
 import polars as pl
 
 from monitoring import aggregate, item_drift
+from monitoring.item_drift import WINDOWS_NEEDED, WINDOWS_OF
+from monitoring.thresholds import Thresholds
 from sidrec.recipe import MonitoringConfig
 
 Panel = Literal["input", "prediction", "codebook"]
 Scale = Literal["category", "value"]
 
-WINDOWS_OF = 3
-WINDOWS_NEEDED = 2
 NUM_VALUE_BINS = 10
 
 FEATURE_SCALES: dict[str, tuple[Panel, Scale]] = {
     "history_source": ("input", "category"),
     "history_length": ("input", "value"),
     "known_share": ("input", "value"),
+    "known_items": ("input", "value"),
     "feature_age_days": ("input", "value"),
+    "surface": ("input", "category"),
     "source": ("prediction", "category"),
     "top_score": ("prediction", "value"),
 }
@@ -84,9 +86,19 @@ def scale_of(kind: str) -> Scale | None:
 
 
 def measure_week(
-    reference: pl.DataFrame, current: pl.DataFrame, config: MonitoringConfig, *, seed: int
+    reference: pl.DataFrame,
+    current: pl.DataFrame,
+    config: MonitoringConfig,
+    *,
+    seed: int,
+    thresholds: Thresholds | None = None,
 ) -> list[Measure]:
-    """Return every measure that has enough requests on both sides."""
+    """Return every measure that has enough requests on both sides, judged by the thresholds or the recipe's limits."""
+
+    def limit(kind: str, otherwise: float) -> float:
+        rule = None if thresholds is None else thresholds.rule(kind)
+        return otherwise if rule is None else rule.warn
+
     requests = aggregate.total_of(current, aggregate.COMPARED), aggregate.total_of(reference, aggregate.COMPARED)
     if min(requests) < config.min_requests:
         return []
@@ -97,12 +109,19 @@ def measure_week(
         before, now = aggregate.counts_of(reference, kind), aggregate.counts_of(current, kind)
         if min(sum(before.values()), sum(now.values())) >= config.min_requests:
             value = feature_psi(before, now, scale)
-            measures.append(_measure(panel, kind, "PSI", value, config.warn_psi, before, now))
+            measures.append(_measure(panel, kind, "PSI", value, limit(kind, config.warn_psi), before, now))
     for panel, kind in _divergent_kinds(reference, current):
         before, now = aggregate.counts_of(reference, kind), aggregate.counts_of(current, kind)
         value = noise_ratio(before, now, seed=seed)
-        measures.append(_measure(panel, kind, "JS over noise floor", value, config.warn_ratio, before, now))
+        measures.append(
+            _measure(panel, kind, "JS over noise floor", value, limit(kind, config.warn_ratio), before, now)
+        )
     return measures
+
+
+def independent_rows(kind: str, table: pl.DataFrame, events: int) -> int:
+    """Return how many requests are behind a measure: items and codes of one answer are one choice, not ten."""
+    return events if scale_of(kind) is not None else aggregate.total_of(table, aggregate.COMPARED)
 
 
 def _divergent_kinds(reference: pl.DataFrame, current: pl.DataFrame) -> list[tuple[Panel, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from monitoring import windows
+from monitoring import labels, windows
 from sidrec import exposure, outcome
 from sidrec.clock import DAY_S
 from sidrec.errors import UsageError
@@ -30,7 +30,7 @@ def gather(
 
     Draws from the champion that answered last count, because another one's best answers are other answers. A request
     counts once its attribution time is over. What its user took counts by the rule of every report
-    (`windows.attribute`): by the request named, else the first that showed the item.
+    (`labels.attribute`): by the request named, else the first that showed the item.
 
     Args:
         shadow: exposure segments of the shadow's answers.
@@ -52,9 +52,9 @@ def gather(
     requests = windows.distinct_requests(logged.filter(pl.col("event_time") < end))
     explored = requests.filter(pl.col("propensities").is_not_null())
     champion = windows.newest_bundle(explored)
-    closed = pl.col("event_time") + windows.ATTRIBUTION_DAYS * DAY_S < end
+    closed = pl.col("event_time") + labels.ATTRIBUTION_DAYS * DAY_S < end
     final = explored.filter(closed, pl.col("bundle_id") == pl.lit(champion, dtype=pl.String))
-    hits = windows.attribute(requests, bought.filter(pl.col("event_time") < end)).hits.select("request_id", "item_id")
+    hits = labels.attribute(requests, bought.filter(pl.col("event_time") < end)).hits.select("request_id", "item_id")
     drawn = (
         # A request without a user is a user of its own.
         final.select(
@@ -73,7 +73,7 @@ def gather(
     )
     if champion is None or drawn.is_empty():
         raise UsageError(
-            f"no drawn answer of the present champion in {exposures} is older than {windows.ATTRIBUTION_DAYS} days",
+            f"no drawn answer of the present champion in {exposures} is older than {labels.ATTRIBUTION_DAYS} days",
             next_step="sidrec ab explore --share 0.02 --temperature 1 --reason '…', and wait",
         )
     answers = windows.distinct_requests(others.filter(pl.col("bundle_id") == name)).select("request_id", "item_ids")

@@ -1,4 +1,4 @@
-"""What a window is compared with: the purchases the model was fitted on, and the requests of the weeks before.
+"""What purchases are compared with: those that the model was fitted on, the newest of them, or those of named days.
 
 Nothing on or after the gate's first day is a reference unless the caller names those days.
 """
@@ -8,12 +8,10 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from monitoring.measures import WINDOWS_OF
 from monitoring.windows import Window, basket_purchases
 from sidrec.errors import UsageError
 
 RECENT_DAYS = 28
-WEEKS_BEFORE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +52,3 @@ def _named_days(name: str) -> Window:
             f"--reference {name!r} is no reference; expected fit, recent, or FIRST..LAST such as 2009-12-01..2010-08-31"
         )
     return window
-
-
-def weeks_needed(window: Window) -> Window:
-    """Return the days whose requests a report of `window` reads: those of its last weeks and of all before each."""
-    return Window(window.previous(WEEKS_BEFORE + WINDOWS_OF - 1).start, window.end)
-
-
-def request_reference(exposures: pl.LazyFrame, window: Window) -> tuple[Reference, pl.LazyFrame]:
-    """Return the distinct requests to compare with, and the window's requests that are compared with them.
-
-    They are those of the four weeks before, and all of the window's. Where there are none before, the window's
-    first half (by time) stands in and its second half is compared: a first week shows its numbers, but a single
-    week cannot warn.
-    """
-    requests = window.rows(exposures)
-    before = window.previous(WEEKS_BEFORE)
-    earlier = before.rows(exposures)
-    if earlier.select(pl.len()).collect().item():
-        return Reference("earlier", f"requests of {before}", earlier), requests
-    middle = requests.select(pl.col("event_time").median()).collect().item() or 0.0
-    first = requests.filter(pl.col("event_time") < middle)
-    second = requests.filter(pl.col("event_time") >= middle)
-    return Reference("first_half", "the first half of the same week, as no requests came before it", first), second

@@ -1,8 +1,9 @@
-"""Which rows a report compares: Monday weeks of exposures and purchases, and which purchase follows which answer.
+"""Which rows a report compares: Monday weeks of exposures and purchases, in pieces that fit into memory.
 
 Every time here is the event clock's (`event_time`), so a replay of old traffic falls into its own old weeks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from sidrec import exposure
-from sidrec.clock import DAY_S, day_start
+from sidrec.clock import day_start
 
-ATTRIBUTION_DAYS = 7
+PIECE_ROWS = 200_000
+"""Exposures in memory at a time: some 200 MB with their lists."""
 PURCHASE_KEY = ["user_id", "day", "item_id"]
-_OUTCOME_ORDER = ["event_time", "event_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Window:
         """Return the `weeks` weeks right before this window."""
         return Window(self.start - timedelta(weeks=weeks), self.start)
 
+    def before(self, weeks: int) -> "Window":
+        """Return the window of this length that lies `weeks` weeks earlier."""
+        back = timedelta(weeks=weeks)
+        return Window(self.start - back, self.end - back)
+
     def rows(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return the rows of a table whose `event_time` lies inside."""
         first, after = self.bounds
@@ -52,11 +58,16 @@ def week_of(day: date) -> Window:
     return Window(monday, monday + timedelta(weeks=1))
 
 
+def newest_time(*frames: pl.LazyFrame) -> int | None:
+    """Return the watermark: the newest `event_time` in any of the tables, None when all are empty."""
+    newest = [frame.select(pl.col("event_time").max()).collect().item() for frame in frames]
+    return max((int(time) for time in newest if time is not None), default=None)
+
+
 def newest_week(*frames: pl.LazyFrame) -> Window | None:
     """Return the week of the newest `event_time` in any of the tables, None when all are empty."""
-    newest = [frame.select(pl.col("event_time").max()).collect().item() for frame in frames]
-    seen = [time for time in newest if time is not None]
-    return week_of(datetime.fromtimestamp(max(seen), UTC).date()) if seen else None
+    newest = newest_time(*frames)
+    return None if newest is None else week_of(datetime.fromtimestamp(newest, UTC).date())
 
 
 def scan_exposures(folder: Path) -> pl.LazyFrame:
@@ -70,17 +81,38 @@ def newest_bundle(exposures: pl.LazyFrame) -> str | None:
     return None if last.is_empty() else str(last["bundle_id"].item())
 
 
+def bundles_of(exposures: pl.LazyFrame) -> list[str]:
+    """Return the bundles that answered, by id."""
+    return sorted(exposures.select(pl.col("bundle_id").unique()).collect(engine="streaming")["bundle_id"])
+
+
 def distinct_requests(exposures: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row a request id, the one logged first: a replayed or retried request counts once.
 
     Only ids (as 64-bit hashes) and times are read here, and only the rows to leave out are kept, so the log stays lazy.
     """
-    order = exposures.select(pl.col("request_id").hash(), "wall_time_ms").with_row_index("row").collect()
-    repeated = order.filter(pl.col("request_id").is_duplicated()).sort("wall_time_ms", "row")
-    later = repeated.filter(~pl.col("request_id").is_first_distinct())["row"]
+    order = exposures.select(request=pl.col("request_id").hash(), wall_time_ms="wall_time_ms")
+    later = repeated_rows(order.with_row_index("row").collect())
     if later.is_empty():
         return exposures
     return exposures.with_row_index("row").filter(~pl.col("row").is_in(later.implode())).drop("row")
+
+
+def repeated_rows(order: pl.DataFrame) -> pl.Series:
+    """Return the rows to leave out of a table of `row`, `request` and `wall_time_ms`, all but a request's first."""
+    repeated = order.filter(pl.col("request").is_duplicated()).sort("wall_time_ms", "row")
+    return repeated.filter(~pl.col("request").is_first_distinct())["row"]
+
+
+def pieces(
+    exposures: pl.LazyFrame, *, without: pl.Series | None = None, rows: int = PIECE_ROWS
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a lazy table in order, about `rows` at a time, those numbered in `without` left out."""
+    start = 0
+    for piece in exposures.collect_batches(chunk_size=rows, maintain_order=True):
+        number = pl.int_range(start, start + piece.height, eager=True, dtype=pl.get_index_type())
+        start += piece.height
+        yield piece if without is None or without.is_empty() else piece.filter(~number.is_in(without.implode()))
 
 
 def basket_purchases(baskets: pl.LazyFrame) -> pl.LazyFrame:
@@ -92,101 +124,3 @@ def outcome_purchases(outcomes: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row per user, UTC day and item of the outcome log: a day's repeats are one purchase."""
     day = pl.from_epoch("event_time", time_unit="s").dt.date().alias("day")
     return outcomes.select("user_id", day, "item_id").unique(PURCHASE_KEY)
-
-
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """Where every outcome of a window went: outcomes = by_request + by_item + unmatched."""
-
-    requests: int
-    outcomes: int
-    by_request: int
-    by_item: int
-    unmatched: int
-    hits: pl.DataFrame
-
-    @property
-    def requests_with_hit(self) -> int:
-        """Counted requests of whose items at least one was bought."""
-        return self.hits.filter("counted")["request_id"].n_unique()
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the counted requests with a hit, so far."""
-        return self.requests_with_hit / self.requests if self.requests else 0.0
-
-    def as_dict(self) -> dict[str, int | float]:
-        """Return the counts and the hit rate."""
-        return {
-            "requests": self.requests,
-            "outcomes": self.outcomes,
-            "by_request": self.by_request,
-            "by_item": self.by_item,
-            "unmatched": self.unmatched,
-            "hits": self.hits.height,
-            "requests_with_hit": self.requests_with_hit,
-            "hit_rate": self.hit_rate,
-        }
-
-
-def attribute_window(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, window: Window) -> Attribution:
-    """Return where the outcomes of a window went; they may follow requests of the week before it.
-
-    Only requests inside the window count in the hit rate. Those of its last days are still owed labels.
-    """
-    first, after = window.bounds
-    shown = exposures.filter(pl.col("event_time") >= first - ATTRIBUTION_DAYS * DAY_S, pl.col("event_time") < after)
-    return attribute(shown, window.rows(outcomes), count_from=first)
-
-
-def attribute(exposures: pl.LazyFrame, outcomes: pl.LazyFrame, *, count_from: int = 0) -> Attribution:
-    """Return which of the items that distinct requests exposed were bought.
-
-    An outcome belongs to the request it names; else to the earliest request that showed this item to this user
-    in the 7 days before it. An exposed item counts as a hit once, by its first outcome.
-
-    Args:
-        count_from: requests before this time take outcomes but are not counted.
-    """
-    events = outcomes.unique("event_id", keep="first", maintain_order=True).select(
-        "event_id", "user_id", "item_id", "event_time", "request_id"
-    )
-    shown = exposures.select("request_id", "user_id", "wall_time_ms", "item_ids", exposed="event_time")
-    named = events.join(
-        shown.select("request_id", "exposed", "item_ids"), on="request_id", how="inner", maintain_order="left"
-    )
-    on_list = named.filter(pl.col("item_ids").list.contains(pl.col("item_id")))
-    rest = events.join(shown.select("request_id"), on="request_id", how="anti").drop("request_id")
-    pairs = (
-        shown.join(rest.select("user_id").unique(), on="user_id", how="semi")
-        .select("request_id", "user_id", "wall_time_ms", "exposed", item_id="item_ids")
-        .explode("item_id")
-    )
-    waited = pl.col("event_time") - pl.col("exposed")
-    by_item = (
-        rest.join(pairs, on=["user_id", "item_id"], how="inner")
-        .filter(waited >= 0, waited <= ATTRIBUTION_DAYS * DAY_S)
-        .sort("exposed", "wall_time_ms", "request_id")
-        .unique("event_id", keep="first", maintain_order=True)
-    )
-    columns = ["request_id", "item_id", "event_id", "event_time", "exposed"]
-    hits = (
-        pl.concat([on_list.select(columns), by_item.select(columns)])
-        .with_columns(counted=pl.col("exposed") >= count_from)
-        .sort(_OUTCOME_ORDER)
-        .unique(["request_id", "item_id"], keep="first", maintain_order=True)
-    )
-    counted = shown.filter(pl.col("exposed") >= count_from)
-    num_events, num_shown, num_named, num_by_item, hit_rows = pl.collect_all(
-        [events.select(pl.len()), counted.select(pl.len()), named.select(pl.len()), by_item.select(pl.len()), hits],
-        engine="streaming",
-    )
-    total, matched_request, matched_item = num_events.item(), num_named.item(), num_by_item.item()
-    return Attribution(
-        requests=num_shown.item(),
-        outcomes=total,
-        by_request=matched_request,
-        by_item=matched_item,
-        unmatched=total - matched_request - matched_item,
-        hits=hit_rows,
-    )

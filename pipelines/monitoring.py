@@ -1,13 +1,20 @@
-"""The monitoring pipeline: one scheduled drift report. It ends there: drift never deploys."""
+"""The monitoring pipeline: report, decide, tell, tidy up. It ends there: drift never deploys.
+
+What the report decided lies in it; an alarm fails no run, so a red run means that monitoring itself is broken.
+"""
 
 from kfp import dsl
 
+from components.alert_drift.component import alert_drift
+from components.prune_monitoring.component import prune_monitoring
 from components.report_drift.component import report_drift
 
 
-@dsl.pipeline(name="sidrec-monitoring", description="Exposures and outcomes in, a drift report out.")
-def monitoring(recipe: str, exposures: str, outcomes: str, baskets: str, bundle: str):  # type: ignore[no-untyped-def]
-    """Report the newest week's drift.
+@dsl.pipeline(name="sidrec-monitoring", description="Exposures and outcomes in, a drift report and its messages out.")
+def monitoring(  # type: ignore[no-untyped-def]
+    recipe: str, exposures: str, outcomes: str, baskets: str, bundle: str, other_bundles: str = ""
+):
+    """Report the newest week's drift, tell of it, and remove what is too old.
 
     Args:
         recipe: the text of the recipe that made the bundle.
@@ -15,5 +22,15 @@ def monitoring(recipe: str, exposures: str, outcomes: str, baskets: str, bundle:
         outcomes: folder of the outcome log.
         baskets: the basket table that the bundle was fitted on.
         bundle: folder of the bundle whose codes are counted.
+        other_bundles: folders of the other arms' bundles, with commas between; an arm without has its codes uncounted.
     """
-    report_drift(recipe=recipe, exposures=exposures, outcomes=outcomes, baskets=baskets, bundle=bundle)
+    report = report_drift(
+        recipe=recipe,
+        exposures=exposures,
+        outcomes=outcomes,
+        baskets=baskets,
+        bundle=bundle,
+        other_bundles=other_bundles,
+    )
+    told = alert_drift(recipe=recipe, drift_report=report.outputs["drift_report"])
+    prune_monitoring(recipe=recipe, told=told.outputs["told"])

@@ -1,5 +1,6 @@
 """A bundle answers requests: the one path from a history to items, offline and online."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ from sidrec.systems.base import Query, Ranking, RankingModel
 from sidrec.systems.popularity import popularity_log_probs, ranked
 
 Source = Literal["model", "cold", "degraded"]
+
+
+REPEAT_SHARE = "repeat_share"
+"""Name under which an answer of any system says which share of its items repeats the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ class Recommender:
             rankings = dict(zip(warm, answered, strict=True))
         source: Source = "model" if width == self.beam_width else "degraded"
         return [
-            self._answer(rankings[row], source, width, len(query.items))
+            self._answer(_with_repeats(rankings[row], query), source, width, len(query.items))
             if row in rankings
             else self._answer(ranked(self._cold, ~self._blocked, query.k), "cold", 0, 0)
             for row, query in enumerate(queries)
@@ -171,6 +176,14 @@ class Recommender:
             stats=ranking.stats,
             rationale=ranking.rationale,
         )
+
+
+def _with_repeats(ranking: Ranking, query: Query) -> Ranking:
+    """Return a ranking that also says which share of its items its user has had before; of an empty one nothing."""
+    if not len(ranking.items):
+        return ranking
+    share = float(np.isin(ranking.items, query.items).mean())
+    return dataclasses.replace(ranking, stats={**ranking.stats, REPEAT_SHARE: round(share, 4)})
 
 
 def _limit_threads(threads: int | None) -> None:

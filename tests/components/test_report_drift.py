@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from components.report_drift.run import SECTIONS, run, still_in_workspace
+from monitoring import findings
 from sidrec import files, home
-from sidrec.recipe import load_recipe
+from sidrec.recipe import load_recipe, parse_recipe
 from sidrec.steps import execute
 from tests.monitoring.conftest import world
 from tests.monitoring.drift_world import World, at, bought, exposed, write_exposures, write_outcomes
@@ -59,6 +60,26 @@ def test_the_step_writes_a_report_and_says_its_verdict(recipe_text: str, world: 
 
     assert (summary["level"], summary["rows"]) == ("ok", 30)
     assert files.read_json(tmp_path / "run" / "drift_report" / "verdict.json")["sentence"] == summary["sentence"]
+
+
+def test_another_arms_bundle_has_its_codes_counted_too(recipe_text: str, world: World, tmp_path: Path) -> None:
+    """Where its folder is given; without, the arm has no figures of its codes."""
+    other = tmp_path / "other"
+    shutil.copytree(world.bundle, other)
+    (other / "manifest.json").write_text('{"bundle_id": "b-ffffffffffff"}')
+    items = [f"i{number}" for number in range(4)]
+    arm = {"arm": "treatment", "bundle_id": "b-ffffffffffff"}
+    write_exposures([exposed(f"t{user}", f"v{user}", at(MONDAY, user), items, **arm) for user in range(30)])
+    week()
+    logs = {"exposures": home.exposures_dir(), "outcomes": home.outcomes_dir()}
+    own = logs | {"baskets": world.baskets, "bundle": world.bundle}
+    named = {}
+    for number, inputs in enumerate((own, own | {"other_bundle_0": other})):
+        run(parse_recipe(recipe_text), inputs, tmp_path / str(number))
+        found = findings.read(tmp_path / str(number) / "drift_report").findings
+        named[number] = {one.name for one in found if one.arm == "treatment" and one.name.startswith("served/")}
+
+    assert (bool(named[0]), bool(named[1])) == (False, True)
 
 
 def test_the_same_traffic_is_reported_once_while_its_run_is_in_the_workspace(

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from monitoring import item_drift, windows
+from monitoring import causes, decide, item_drift, thresholds, windows
+from monitoring.findings import worst
 from monitoring.item_drift import Statistics
 from monitoring.references import purchase_reference
 from monitoring.windows import Window
@@ -122,19 +123,82 @@ def test_the_week_of_too_few_events_is_quiet_in_itself(weeks: dict[str, tuple[in
 
 
 def test_june_is_quiet_against_december_to_may(retail: Path, recipe: Recipe) -> None:
-    """The negative control: no week of the quietest month alarms, and PSI alone never even warns."""
+    """The negative control: no week of the quietest month warns, though two of them are over the ratio's limit."""
     before = counts(retail, Window(date(2009, 12, 1), date(2010, 6, 1)))
     june = item_drift.statistics(before, counts(retail, Window(date(2010, 6, 1), date(2010, 7, 1))), seed=0)
     weekly = [
         item_drift.measure(
-            before, counts(retail, windows.week_of(date(2010, 6, 7) + timedelta(weeks=week))), CONFIG, seed=0
+            before, counts(retail, windows.week_of(date(2010, 5, 31) + timedelta(weeks=week))), CONFIG, seed=0
         )
-        for week in range(4)
+        for week in range(5)
+    ]
+    levels = [
+        item_drift.settled(weekly[week], weekly[max(0, week - 2) : week][::-1], CONFIG).level for week in range(1, 5)
     ]
 
     assert (round(june.js, 3), round(june.psi, 2), round(june.unseen_share, 3)) == (0.118, 0.03, 0.005)
-    assert "alarm" not in [week.level for week in weekly]
-    assert max(week.statistics.psi for week in weekly if week.statistics) < CONFIG.warn_psi
+    assert levels == ["ok"] * 4
+    assert [week.level for week in weekly[1:]] == ["warn", "ok", "ok", "warn"]
+
+
+@pytest.mark.parametrize(
+    ("monday", "level", "cause"),
+    [
+        ("2010-08-30", "insufficient", None),
+        ("2010-09-06", "ok", None),
+        ("2010-09-13", "warn", "unseen_items"),
+        ("2010-09-20", "alarm", "unseen_items"),
+    ],
+)
+def test_the_autumn_range_is_named(
+    retail: Path, bootstrap: dict[str, int], recipe: Recipe, monday: str, level: str, cause: str | None
+) -> None:
+    """The alarm names the items that the fit period never saw, the most bought first."""
+    now = counts(retail, windows.week_of(date.fromisoformat(monday)))
+    drift = item_drift.measure(bootstrap, now, CONFIG, seed=0)
+    found = decide.purchase_findings(
+        drift,
+        bootstrap,
+        now,
+        thresholds.load(thresholds.SHIPPED),
+        CONFIG,
+        coded=frozenset(bootstrap),
+        window="",
+        label="",
+    )
+    findings, suspects = causes.name_causes(
+        found, {}, reference_items=bootstrap, current_items=now, gained=decide.top_gain(bootstrap, now)[1]
+    )
+
+    assert worst([finding.level for finding in findings]) == level
+    assert [suspect.cause for suspect in suspects] == ([] if cause is None else [cause])
+    if cause == "unseen_items":
+        assert suspects[0].items
+        assert not set(suspects[0].items) & set(bootstrap)
+        assert [now[item] for item in suspects[0].items] == sorted(
+            (count for item, count in now.items() if item not in bootstrap), reverse=True
+        )[:10]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "level"),
+    [
+        ((2.1,), "warn"),
+        ((2.1, 1.9), "ok"),
+        ((2.1, 2.2), "warn"),
+        ((2.1, 1.9, 2.5), "warn"),
+        ((2.1, 1.0, 1.0, 9.0), "ok"),
+    ],
+)
+def test_the_ratio_alone_needs_two_of_three_windows(ratios: tuple[float, ...], level: str) -> None:
+    """Of as many as there are; PSI needs one."""
+    newest, *earlier = (
+        item_drift.ItemDrift("warn", ("JS",), 5000, 9000, Statistics(0.2, 0.1, ratio, 0.1, 0.0)) for ratio in ratios
+    )
+
+    assert item_drift.settled(newest, earlier, CONFIG).level == level
+    fast = item_drift.ItemDrift("warn", ("PSI",), 5000, 9000, Statistics(0.2, 0.1, 1.0, 0.2, 0.0))
+    assert item_drift.settled(fast, earlier, CONFIG).level == "warn"
 
 
 def test_equal_traffic_raises_no_alarm(retail: Path, bootstrap: dict[str, int]) -> None:

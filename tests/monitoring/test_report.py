@@ -15,7 +15,7 @@ from sidrec import exposure, home
 from sidrec.errors import UsageError
 from sidrec.exposure import Exposure
 from sidrec.recipe import Recipe
-from tests.monitoring.drift_world import World, at, bought, exposed, write_exposures, write_outcomes
+from tests.monitoring.drift_world import BUNDLE_ID, World, at, bought, exposed, write_exposures, write_outcomes
 
 MONDAY = date(2010, 11, 1)
 ITEMS = [f"i{number}" for number in range(16)]
@@ -206,26 +206,28 @@ def test_a_week_has_one_run_however_often_it_is_reported(
     report.save(other, small, report.report_dir(other), report.workspace_dir())
 
     store = Workspace(str(report.workspace_dir()))
-    [project] = store.list_projects()
-    assert len(store.list_runs(project.id)) == 2
+    assert [len(store.list_runs(project.id)) for project in store.list_projects()] == [2, 2]
 
 
 def test_the_page_serves_every_panel_on_loopback(saved: dict[str, Any]) -> None:
-    """Evidently's real page starts, lists the project, and every panel finds at least one series of numbers."""
+    """Evidently's real page starts, lists the project over everything and the bundle's own, and every panel finds at
+    least one series of numbers; the bundle's panels find none of another bundle."""
     with socket.socket() as probe:
         probe.bind((ui.HOST, 0))
         port = probe.getsockname()[1]
+    empty, titles = [], {}
     with ui.serve(report.workspace_dir(), port) as process:
-        [project] = _get(port, "/api/projects")
-        dashboard = _get(port, f"/api/v2/dashboards/{project['id']}")
-        empty = [
-            panel["title"]
-            for panel in dashboard["panels"]
-            if not _get(port, f"/api/v2/snapshots/{project['id']}/data_series_batch", panel["values"])["series"]
-        ]
+        for project in _get(port, "/api/projects"):
+            series = f"/api/v2/snapshots/{project['id']}/data_series_batch"
+            panels = _get(port, f"/api/v2/dashboards/{project['id']}")["panels"]
+            empty += [panel["title"] for panel in panels if not _get(port, series, panel["values"])["series"]]
+            titles[project["name"]] = [panel["title"] for panel in panels]
+            other = [value | {"metadata": {"bundle of control": "b-000000000000"}} for value in panels[-1]["values"]]
+            assert not _get(port, series, other)["series"]
 
-    assert project["name"] == "sidrec"
-    assert len(dashboard["panels"]) > 8
+    assert set(titles) == {"sidrec", f"sidrec {BUNDLE_ID}"}
+    assert {title.partition(":")[0] for title in titles["sidrec"]} >= {"Pipeline s2gr_retail", "Arm control"}
+    assert {title.partition(":")[0] for title in titles[f"sidrec {BUNDLE_ID}"]} == {f"{BUNDLE_ID} as control"}
     assert empty == []
     assert process.poll() is not None
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring import windows
+from monitoring import labels, windows
 from monitoring.windows import Window
 from sidrec import exposure, outcome
 from sidrec.exposure import Exposure
@@ -87,7 +87,7 @@ def test_attribution_equals_brute_force(seed: int) -> None:
     # Two rows of one request and one time of logging: which was first is not defined.
     rows = list({(row.request_id, row.wall_time_ms): row for row in rows}.values())
 
-    seen = windows.attribute(windows.distinct_requests(table(rows)), events(list(outcomes.values())))
+    seen = labels.attribute(windows.distinct_requests(table(rows)), events(list(outcomes.values())))
 
     found = set(seen.hits.select("request_id", "item_id", "event_id").iter_rows())
     assert (seen.by_request, seen.by_item, seen.unmatched, found) == brute_force(rows, list(outcomes.values()))
@@ -98,14 +98,14 @@ def test_the_named_request_wins_over_user_and_item() -> None:
     """An outcome that names a request belongs to it, even if an earlier one showed the item too."""
     rows = [exposed("early", "a", 10, ["i1"]), exposed("named", "a", 20, ["i1"])]
 
-    seen = windows.attribute(table(rows), events([bought("a", "i1", 30, "named")]))
+    seen = labels.attribute(table(rows), events([bought("a", "i1", 30, "named")]))
 
     assert (seen.by_request, seen.hits["request_id"].to_list()) == (1, ["named"])
 
 
 def test_a_named_request_without_the_item_is_no_hit() -> None:
     """The outcome is matched, but nothing that was recommended was bought."""
-    seen = windows.attribute(table([exposed("r1", "a", 10, ["i1"])]), events([bought("a", "i2", 30, "r1")]))
+    seen = labels.attribute(table([exposed("r1", "a", 10, ["i1"])]), events([bought("a", "i2", 30, "r1")]))
 
     assert (seen.by_request, seen.hits.height, seen.hit_rate) == (1, 0, 0.0)
 
@@ -114,7 +114,7 @@ def test_the_first_exposure_takes_the_outcome() -> None:
     """Of two requests that showed the item, the earlier one gets it."""
     rows = [exposed("late", "a", 20, ["i1"]), exposed("early", "a", 10, ["i1"])]
 
-    seen = windows.attribute(table(rows), events([bought("a", "i1", 30)]))
+    seen = labels.attribute(table(rows), events([bought("a", "i1", 30)]))
 
     assert seen.hits["request_id"].to_list() == ["early"]
 
@@ -122,7 +122,7 @@ def test_the_first_exposure_takes_the_outcome() -> None:
 @pytest.mark.parametrize(("wait", "hits"), [(0, 1), (7 * DAY, 1), (7 * DAY + 1, 0), (-1, 0)])
 def test_an_outcome_counts_for_seven_days(wait: int, hits: int) -> None:
     """From the request's own second to seven days after it, and never before it."""
-    seen = windows.attribute(table([exposed("r", "a", 100, ["i1"])]), events([bought("a", "i1", 100 + wait)]))
+    seen = labels.attribute(table([exposed("r", "a", 100, ["i1"])]), events([bought("a", "i1", 100 + wait)]))
 
     assert (seen.hits.height, seen.unmatched) == (hits, 1 - hits)
 
@@ -132,7 +132,10 @@ def test_a_week_takes_labels_for_requests_of_the_week_before_but_does_not_count_
     monday = date(2010, 11, 8)
     rows = [exposed("sunday", "a", at(monday, -60), ["i1"]), exposed("monday", "b", at(monday, 60), ["i2"])]
 
-    seen = windows.attribute_window(table(rows), events([bought("a", "i1", at(monday, 120))]), windows.week_of(monday))
+    matcher = labels.Matcher(events([bought("a", "i1", at(monday, 120))]))
+    matcher.add(table(rows).collect())
+    first, after = windows.week_of(monday).bounds
+    seen = matcher.attribution(1, since=first, until=after, count_from=first)
 
     assert (seen.outcomes, seen.by_item, seen.requests, seen.requests_with_hit) == (1, 1, 1, 0)
 

@@ -161,3 +161,15 @@ def test_times_that_do_not_match_the_items_are_refused(make: Callable[[list[int]
     """A time a history item or none at all; anything else is a caller's mistake."""
     with pytest.raises(UsageError, match="2 items but 1 times"):
         make([1]).recommend([Request(("i0", "i0"), (DAY,))])
+
+
+def test_an_answer_says_how_much_of_it_repeats_the_history(make: Callable[[list[int]], Recommender]) -> None:
+    """Two of four items were had before; none where the history is excluded; a cold answer says nothing."""
+    recommender = make([5, 4, 3, 2, 1])
+    history = (("i0", "i3"), (DAY, DAY))
+
+    answers = recommender.recommend(
+        [Request(*history, k=4), Request(*history, k=2, exclude_seen=True), Request((), (), k=1)]
+    )
+
+    assert [answer.stats.get("repeat_share") for answer in answers] == [0.5, 0.0, None]

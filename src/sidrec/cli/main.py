@@ -49,19 +49,39 @@ def _mount() -> None:
         ledger,
         monitoring,
         release,
+        release_page,
         run,
         serving,
         sid,
         status,
         study,
         takedown,
+        triage,
+        watch,
     )
 
     app.command()(doctor.doctor)
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, bench):
+    parts = (
+        serving,
+        bundles,
+        release_page,
+        release,
+        ledger,
+        guard,
+        takedown,
+        keys,
+        monitoring,
+        watch,
+        triage,
+        ab,
+        sid,
+        study,
+        bench,
+    )
+    for module in parts:
         module.mount(app)
 
 

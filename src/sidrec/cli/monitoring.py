@@ -73,6 +73,38 @@ def report(
     return reports.EXIT_CODES[verdict["level"]]
 
 
+@drift.command()
+def calibrate(
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")] = None,
+    windows: Annotated[int, typer.Option(help="A/A windows to set thresholds on, and as many to check.", min=20)] = 200,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle folder; the one that served last.")] = None,
+    baskets: Annotated[Path | None, typer.Option(help="Basket table; that of the run which made the bundle.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe; the one in the bundle.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; the one that reports here read.")] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Set thresholds on windows of unchanged traffic: exit 1 when others are over more often than the budget."""
+    from monitoring import calibrate as calibration
+    from monitoring import thresholds
+
+    sources, parsed = _sources(bundle, baskets, recipe)
+    days = None if first is None or last is None else (first.date(), last.date())
+    if days is None and (first or last):
+        raise UsageError("--from and --to go together")
+    target = out or thresholds.local_path()
+    with exclusive(home.monitoring_dir() / "lock", "the calibration"):
+        found = calibration.of_logs(sources, parsed, thresholds.load(thresholds.SHIPPED), days=days, windows=windows)
+        done = found.calibration
+        assert done is not None
+        within = done.over_bound <= found.budget
+        if within:
+            thresholds.save(found, target)
+    value = {"budget": found.budget, "within_budget": within, "file": str(target), **done.model_dump(mode="json")}
+    emit(value, as_json, lambda: _show_calibration(value))
+    return 0 if within else 1
+
+
 def dashboards(
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 8080,
     as_json: JsonFlag = False,
@@ -170,8 +202,24 @@ def _sources(bundle: Path | None, baskets: Path | None, recipe: Path | None) -> 
         outcomes=home.outcomes_dir(),
         baskets=baskets or _baskets_of_run(opened.bundle_id),
         bundle=opened.folder,
+        others=_other_bundles(opened.bundle_id),
     )
     return sources, parsed
+
+
+def _other_bundles(bundle_id: str) -> tuple[Path, ...]:
+    """Return the folders of the other bundles that answered, of those that are registered here."""
+    from monitoring.windows import bundles_of, scan_exposures
+    from serving import registry
+    from sidrec.errors import BundleError
+
+    folders = []
+    for other in bundles_of(scan_exposures(home.exposures_dir())):
+        try:
+            folders += [] if other == bundle_id else [Path(registry.bundle_folder(other))]
+        except BundleError:
+            continue  # its codes are then counted without their sizes
+    return tuple(folders)
 
 
 def _bundle_that_served() -> Path:
@@ -243,6 +291,21 @@ def _show(verdict: dict[str, Any]) -> None:
     if verdict["codebook"]:
         console.print(levels)
     console.print(f"page: {verdict['html']}; all weeks: sidrec dashboards")
+
+
+def _show_calibration(value: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{value['over']} of {value['windows']} A/A windows of {value['first_day']}..{value['last_day']} had anything "
+        f"over: at most {value['over_bound']:.1%} with 99 % confidence, budget {value['budget']:.1%}; "
+        f"{value['warned']} would have warned"
+    )
+    for name, warn in value["raised"].items():
+        console.print(f"raised: {name} to {warn:g}")
+    if value["within_budget"]:
+        console.print(f"thresholds: {value['file']}")
+    else:
+        console.print("over the budget, nothing written; next: sidrec drift calibrate --windows N with more windows")
 
 
 def _show_replay(value: dict[str, Any]) -> None:

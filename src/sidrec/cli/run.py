@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,11 +43,16 @@ def run(
     broken: Annotated[
         str, typer.Option("--break", help="See a gate refuse: codebook-collapse, collisions or churn.")
     ] = "",
+    if_queued: Annotated[
+        bool, typer.Option("--if-queued", help="Only if drift asked for a retrain and its cool-down is over.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a pipeline for the slot of a recipe, the data and the code as they are now."""
     from pipelines.slot import slot_of
 
+    if if_queued and not _asked(as_json):
+        return
     if pipeline not in PIPELINES:
         raise UsageError(f"no pipeline is called {pipeline!r}", next_step=f"one of {', '.join(PIPELINES)}")
     text, parsed = load_recipe(recipe)
@@ -78,7 +84,35 @@ def run(
     assert result is not None
     if result["result"] != "failed" or not as_json:
         emit({**result, "already_done": already}, as_json, lambda: _show(result, already))
+    if result["result"] != "failed":
+        _succeeded(pipeline, if_queued)
     _raise_unless_ok(result, as_json)
+
+
+def _asked(as_json: bool) -> bool:
+    """Return whether a retrain that drift asked for is due, after saying so."""
+    from monitoring import retrain
+
+    now, waiting = datetime.now(UTC), retrain.read().waiting
+    request = retrain.due(now=now)
+    if request is not None:
+        if not as_json:
+            print(f"{request.who} asked for a retrain at {request.asked_at:%Y-%m-%d %H:%M} UTC: {request.why}")
+        return True
+    waits = None if waiting is None else waiting.due_at.isoformat(timespec="minutes")
+    said = "no retrain is asked for" if waits is None else f"the retrain that is asked for waits until {waits}"
+    emit({"result": "not queued", "due_at": waits}, as_json, lambda: print(f"{said}; nothing to do"))
+    return False
+
+
+def _succeeded(pipeline: str, if_queued: bool) -> None:
+    """Leave the stamp that the dead man's switch looks at, and close the request that was carried out."""
+    from monitoring import heartbeat, retrain
+
+    now = datetime.now(UTC)
+    heartbeat.beat(pipeline, now=now)
+    if if_queued:
+        retrain.taken(now=now)
 
 
 def _run_slot(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from serving.gateway.process import GatewayProcess
+from tests.infra.test_prometheus import BENTOML
 from tests.serving.conftest import Live
 from tests.serving.gateway.conftest import TOKEN, call
 from tests.serving.world import NUM_ITEMS
@@ -152,6 +153,7 @@ def test_metrics_count_answers_and_failures(gateway: GatewayProcess) -> None:
     assert re.search(r'sidrec_gateway_answers_total\{source="cold"\} [1-9]', text)
     assert re.search(r'sidrec_gateway_failures_total\{error="invalid"\} [1-9]', text)
     assert re.search(r"sidrec_gateway_waiting 0.0", text)
+    assert all(re.search(rf'{name}{{endpoint="/v1/recommend"', text) for name in BENTOML)
 
 
 def test_events_without_a_store_are_recorded_and_said_so(gateway: GatewayProcess) -> None:

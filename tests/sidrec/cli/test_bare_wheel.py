@@ -95,6 +95,8 @@ def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
         ("deploy",),
         ("recommend", "--user", "1"),
         ("drift", "report"),
+        ("drift", "triage"),
+        ("drift", "alert"),
         ("dashboards",),
         ("replay", "--from", "2010-11-01", "--to", "2010-11-01"),
         ("bundle", "list"),

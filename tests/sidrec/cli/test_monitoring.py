@@ -210,6 +210,24 @@ def test_dashboards_serve_until_interrupted(
         process.send_signal(ended_by)
         status = process.wait(30)
 
-    assert (status, [project["name"] for project in projects]) == (0, ["sidrec"])
+    assert status == 0
+    assert "sidrec" in {project["name"] for project in projects}
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/api/projects", timeout=10)
+
+
+def test_calibration_writes_what_reports_read(world: World, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty windows are too few to promise 5 %: exit 1, nothing written; 200 are enough."""
+    from monitoring import thresholds
+    from tests.monitoring import fault_world
+
+    fault_world.write(fault_world.requests(), fault_world.purchases())
+    thresholds.local_path().unlink()
+    options = ["--bundle", str(bundle.folder), "--baskets", str(world.baskets), "--json"]
+
+    few = call("drift", "calibrate", "--windows", "20", *options)
+    seen = json.loads(capsys.readouterr().out)
+
+    assert (few, seen["within_budget"], thresholds.local_path().exists()) == (1, False, False)
+    assert call("drift", "calibrate", "--windows", "100", *options) == 0
+    assert thresholds.load().calibration is not None

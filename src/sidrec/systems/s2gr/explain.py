@@ -21,8 +21,8 @@ from sidrec.errors import UsageError
 from sidrec.systems.answers import CHUNK
 from sidrec.systems.base import Query, Ranking
 from sidrec.systems.s2gr.model import Decoding
-from sidrec.systems.s2gr.probe import nearest_clusters
 from sidrec.systems.s2gr.rank import S2GRRanker
+from sidrec.systems.s2gr.statistics import nearest_clusters
 from sidrec.systems.s2gr.thoughts import CodeStep, ExplainedItem, Explanation, PointedCluster
 
 NEAREST = 3
@@ -99,7 +99,8 @@ def cluster_probs(
 
     Source: the softmax inside S²GR's L_Align.
     """
-    cosine = nearest_clusters(ranker, level, token)
+    assert ranker.clusters is not None
+    cosine = nearest_clusters(ranker.model, ranker.clusters, level, token)
     return (cosine / ranker.model.config.align_temperature).softmax(dim=-1), cosine
 
 

@@ -53,6 +53,8 @@ class FrozenSteps:
     @torch.inference_mode()
     def __init__(self, generator: FrozenGenerator, memory: FrozenMemory) -> None:
         self.generator = generator
+        self.first_thought: Float[Tensor, "user dim"] | None = None
+        """The thinking token in front of the first code, shared by all hypotheses; None where none is read back."""
         self._level = 0
         thoughts = 0 if generator.thinking == "none" else generator.num_levels
         self._start = DecoderRows.begin(generator.decoder, memory, generator.num_levels + thoughts)
@@ -86,12 +88,17 @@ class FrozenSteps:
         state = self._rows.feed(inputs)
         match generator.thinking:
             case "stepwise":
-                state = self._rows.feed(torch.addcmul(positions[level], state, generator.gain))
+                state = self._rows.feed(self._thought(torch.addcmul(positions[level], state, generator.gain)))
             case "ahead" if level == 0:
                 for ahead in positions:
-                    state = self._rows.feed(torch.addcmul(ahead, state, generator.gain))
+                    state = self._rows.feed(self._thought(torch.addcmul(ahead, state, generator.gain)))
             case "pause":
                 state = self._rows.feed(positions[level].expand(state.shape).clone())
             case _:
                 pass
         return (state @ generator.code_out[level]).view(self._users, -1, generator.code_out[level].shape[1])
+
+    def _thought(self, token: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+        if self.first_thought is None:
+            self.first_thought = token.clone()  # the token is overwritten as it is fed
+        return token

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
 
 from sidrec.decoding.trie import NONE, ROOT, child_log_probs
 from sidrec.systems.base import Query
 from sidrec.systems.s2gr.model import Decoding
 from sidrec.systems.s2gr.rank import S2GRRanker
+from sidrec.systems.s2gr.statistics import nearest_clusters
 
 CHUNK = 256
 
@@ -58,15 +58,6 @@ def probe(ranker: S2GRRanker, queries: Sequence[Query], targets: Int[Tensor, " r
     return Probe(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
 
 
-def nearest_clusters(ranker: S2GRRanker, level: int, token: Float[Tensor, "row dim"]) -> Float[Tensor, "row cluster"]:
-    """Return the cosine of each thinking token with every cluster of its level."""
-    assert ranker.clusters is not None
-    centres = ranker.clusters.centres[level]
-    members = one_hot(ranker.clusters.of[level], len(centres)).to(token.dtype)
-    token, centres = ranker.model.in_cluster_space(level, token, centres, members)
-    return normalize(token, dim=-1) @ normalize(centres, dim=-1).T
-
-
 def _probe_chunk(ranker: S2GRRanker, queries: Sequence[Query], item: Int[Tensor, " row"]) -> tuple[Tensor, ...]:
     memory = ranker.encode(queries)
     decoding = Decoding(ranker.model, memory, memory.rank.amax(dim=1, keepdim=True))
@@ -88,7 +79,8 @@ def _probe_chunk(ranker: S2GRRanker, queries: Sequence[Query], item: Int[Tensor,
     true = torch.full((len(queries), levels), NONE)
     if ranker.clusters is not None and ranker.model.config.supervised:
         for level in range(levels):
-            cluster[:, level] = nearest_clusters(ranker, level, tokens[level][:, 0]).argmax(dim=1)
+            nearest = nearest_clusters(ranker.model, ranker.clusters, level, tokens[level][:, 0])
+            cluster[:, level] = nearest.argmax(dim=1)
             true[:, level] = ranker.clusters.of[level][ranker.codes[item, level]]
     return right, cluster, true
 

@@ -28,6 +28,7 @@ from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.frozen import FrozenGenerator, FrozenSteps
 from sidrec.systems.s2gr.model import Memory, S2GRModel
+from sidrec.systems.s2gr.statistics import statistics
 
 FORMAT = 1
 
@@ -139,6 +140,7 @@ class S2GRRanker:
             recent=self.recent,
             popularity=self.catalog.popularity,
             blocked=blocked,
+            stats=statistics(self.model, self.clusters, steps.first_thought, len(queries)),
         )
 
 

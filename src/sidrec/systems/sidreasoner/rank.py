@@ -7,6 +7,7 @@ Axes: `row` queries, `pos` prompt tokens, `item` of a list, `word` of the whole 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -50,11 +51,19 @@ class Thought:
     ended: bool
     num_tokens: int
     hurried: bool = False
+    named: frozenset[int] = frozenset()
+    """First codes of the semantic IDs that it speaks of."""
 
-    @property
-    def stats(self) -> dict[str, float]:
-        """Return what is logged of it."""
-        return {"rationale_tokens": float(self.num_tokens), "rationale_ended": float(self.ended)}
+    def stats(self, first_code: int | None) -> dict[str, float]:
+        """Return what is logged of it and of the answer whose best item has this first code.
+
+        `rationale_ended` is 0 where its budget of words or its time was up. `reason_agreement` is 1 where the best item
+        lies among those that it speaks of, by the first code; absent where it names none.
+        """
+        said = {"rationale_tokens": float(self.num_tokens), "rationale_ended": float(self.ended)}
+        if self.named and first_code is not None:
+            said["reason_agreement"] = float(first_code in self.named)
+        return said
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,14 @@ class SIDReasonerRanker:
         said = words[:-1] if closed else words
         hurried = not closed and len(words) < self.search.max_rationale_tokens
         text = str(self.backbone.tokenizer.decode(said)).strip()
-        return Thought(text, closed and words[-1] == end, len(said), hurried)
+        named = frozenset(self._first_codes[word] for word in said if word in self._first_codes)
+        return Thought(text, closed and words[-1] == end, len(said), hurried, named)
+
+    @cached_property
+    def _first_codes(self) -> dict[int, int]:
+        """Return the code of each token of the first level."""
+        tokens = self.backbone.token_ids(self.backbone.vocab.level_tokens(0))
+        return {token: code for code, token in enumerate(tokens)}
 
     def _rank(self, queries: Sequence[Query], mode: Mode, beam_width: int, blocked: NDArray[np.bool_]) -> list[Ranking]:
         return in_chunks(queries, lambda chunk: self._rank_chunk(chunk, mode, beam_width, blocked))
@@ -180,18 +196,19 @@ class SIDReasonerRanker:
         beams = beam_search(self._steps(texts), self.trie, self.bias, beam_width=beam_width, allowed=allowed)
         items, scores = beams.items.cpu().numpy(), beams.log_probs.cpu().numpy()
         return [
-            ranking_of(
-                items[row],
-                scores[row],
-                popularity=self.catalog.popularity,
-                k=query.k,
-                valid_beams=int((items[row] != NONE).sum()),
-                stats=None if thought is None else thought.stats,
-                rationale="" if thought is None else thought.rationale,
-                hurried=thought is not None and thought.hurried,
-            )
+            self._ranking(query, thought, items[row], scores[row])
             for row, (query, thought) in enumerate(zip(queries, thoughts, strict=True))
         ]
+
+    def _ranking(
+        self, query: Query, thought: Thought | None, items: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> Ranking:
+        valid = int((items != NONE).sum())
+        ranking = ranking_of(items, scores, popularity=self.catalog.popularity, k=query.k, valid_beams=valid)
+        if thought is None:
+            return ranking
+        best = int(self.catalog.codes[ranking.items[0], 0]) if len(ranking.items) else None
+        return replace(ranking, stats=thought.stats(best), rationale=thought.rationale, hurried=thought.hurried)
 
     def _question(self, query: Query) -> tasks.Chat:
         return tasks.code_to_code(self._codes(query))

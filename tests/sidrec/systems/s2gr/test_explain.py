@@ -22,8 +22,8 @@ from sidrec.systems.s2gr.clusters import Clusters
 from sidrec.systems.s2gr.config import S2GRModelConfig
 from sidrec.systems.s2gr.explain import NEAREST, TITLES, cluster_probs, explain
 from sidrec.systems.s2gr.model import Decoding, S2GRModel
-from sidrec.systems.s2gr.probe import nearest_clusters
 from sidrec.systems.s2gr.rank import S2GRRanker
+from sidrec.systems.s2gr.statistics import nearest_clusters
 from sidrec.systems.s2gr.steps import GeneratorSteps
 from sidrec.systems.s2gr.thoughts import CodeStep, Explanation
 from sidrec.systems.s2gr.thoughts_page import thoughts_page
@@ -123,7 +123,9 @@ def _alone(ranker: S2GRRanker, query: Query, codes: tuple[int, ...]) -> list[Ten
         _, found = decoding.next_logits(level, inputs)
         tokens |= found
         inputs = ranker.model.code_in[level][code].view(1, 1, -1)
-    return [nearest_clusters(ranker, level, tokens[level][:, 0])[0] for level in range(len(codes))]
+    return [
+        nearest_clusters(ranker.model, ranker.clusters, level, tokens[level][:, 0])[0] for level in range(len(codes))
+    ]
 
 
 def test_titles_are_possible_where_they_stand(world: Any, model_config: S2GRModelConfig) -> None:

@@ -209,3 +209,22 @@ def test_another_architecture_is_refused(backbone: Backbone, catalog: Catalog) -
     other.config.attention_bias = True
     with pytest.raises(UsageError, match="attention_bias"):
         ranker_of(replace(backbone, model=other), catalog)
+
+
+@pytest.mark.parametrize(("first", "expected"), [(3, 1.0), (4, 0.0), (None, None)])
+def test_a_thought_tells_whether_its_answer_agrees(first: int | None, expected: float | None) -> None:
+    """The best item's first code is among those that the rationale names, or is not; without an item nobody knows."""
+    thought = Thought("about <a_3> and <a_7>", ended=True, num_tokens=5, named=frozenset({3, 7}))
+
+    assert thought.stats(first).get("reason_agreement") == expected
+    assert "reason_agreement" not in Thought("about nothing", ended=True, num_tokens=2).stats(3)
+
+
+def test_a_rationale_names_the_first_codes_that_it_writes(lively: Backbone, catalog: Catalog) -> None:
+    """Tokens of the first level count, other words and deeper levels do not."""
+    ranker = ranker_of(lively, catalog, mode="think")
+    vocab = lively.vocab
+    words = lively.token_ids([vocab.token(0, 2), vocab.token(1, 5), vocab.token(0, 6), END_THINK])
+    end, stop = lively.token_ids([END_THINK, str(lively.tokenizer.eos_token)])
+
+    assert ranker._thought(words, end, stop).named == {2, 6}

@@ -1,0 +1,1 @@
+"""Old reports, runs and exposures go, by age and size."""
