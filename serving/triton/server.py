@@ -1,7 +1,8 @@
 """One tritonserver process: its command line, its clean environment, its shared memory.
 
 It binds loopback unless told otherwise, loads models only when asked by somebody who knows the admin key, and
-dies with the thread that started it.
+dies with the thread that started it. SIDREC_GRPC_CONNECTION_AGE_S ends a client's connection after so many seconds, so
+that a client of many servers looks their name up again.
 """
 
 import contextlib
@@ -80,6 +81,7 @@ class TritonServer:
     """A server of one model repository.
 
     Args:
+        metrics_host: address of the metrics page, which knows no key.
         state: SIDREC_HOME of the server: exposures, feature store and takedown list lie there.
         name: tells the servers of one SIDREC_HOME apart.
     """
@@ -90,6 +92,7 @@ class TritonServer:
     grpc_port: int
     metrics_port: int
     host: str = "127.0.0.1"
+    metrics_host: str = "127.0.0.1"
     name: str = "primary"
     admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     process: subprocess.Popen[bytes] | None = None
@@ -186,9 +189,10 @@ class TritonServer:
             f"--grpc-port={self.grpc_port}",
             "--grpc-infer-allocation-pool-size=1",  # each kept object keeps the largest request that it ever held
             f"--grpc-restricted-protocol={_RESTRICTED}{self.admin_key}",
-            "--metrics-address=127.0.0.1",
+            f"--metrics-address={self.metrics_host}",
             f"--metrics-port={self.metrics_port}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+            *_connection_age(),
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -204,6 +208,16 @@ class TritonServer:
             "SIDREC_HOME": str(self.state),
             **_QUIET,
         }
+
+
+def _connection_age() -> list[str]:
+    seconds = os.environ.get("SIDREC_GRPC_CONNECTION_AGE_S", "")
+    if not seconds:
+        return []
+    if not seconds.isdigit() or seconds == "0":
+        raise UsageError(f"SIDREC_GRPC_CONNECTION_AGE_S is {seconds!r}, expected whole seconds from 1")
+    # Requests in flight are answered before a connection ends.
+    return [f"--grpc-max-connection-age={seconds}000", "--grpc-max-connection-age-grace=10000"]
 
 
 def clear_shared_memory(prefix: str) -> None:

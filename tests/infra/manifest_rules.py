@@ -85,9 +85,9 @@ def probes(objects: Objects) -> list[str]:
                 asked = container.get(probe, {}).get("exec", {}).get("command", [])
                 if "serving.triton.canary" not in asked:
                     wrong.append(f"{name} answers its {probe} without an inference")
-        if name == "Deployment/gateway:gateway":
-            if container.get("readinessProbe", {}).get("httpGet", {}).get("path") != "/readyz":
-                wrong.append(f"{name} is ready without an inference")
+        asked_page = container.get("readinessProbe", {}).get("httpGet", {}).get("path")
+        if name == "Deployment/gateway:gateway" and asked_page != "/readyz":
+            wrong.append(f"{name} is ready without an inference")
     return wrong
 
 
