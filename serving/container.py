@@ -19,6 +19,7 @@ from serving import deploy
 from serving.supervisor import Supervisor, until_signalled
 from serving.triton import repository
 from sidrec import home
+from sidrec.decoding.native import compile_ahead
 from sidrec.errors import SidrecError
 from sidrec.process import exclusive
 from sidrec.release.ledger import Ledger
@@ -104,6 +105,8 @@ def serve(*, host: str, grpc_port: int, metrics_port: int, instances: int | None
     with exclusive(home.serving_dir() / "server.lock", "the server of this SIDREC_HOME"):
         revision = deploy.prepare(Ledger())
         repository.point_to(home.triton_repository_dir(), revision.revision, instances=instances)
+        # An image is built for no processor in particular: what the search compiles is compiled on this node.
+        compile_ahead()
         supervisor = Supervisor(grpc_port=grpc_port, metrics_port=metrics_port, host=host, metrics_host=host)
         try:
             supervisor.start(stopping)

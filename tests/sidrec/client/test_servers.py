@@ -126,8 +126,13 @@ def test_where_all_rest_each_is_asked_once_before_a_retry_is_paid() -> None:
 
 @pytest.mark.parametrize(
     ("url", "shared"),
-    [("triton:8001", True), ("dns:///triton.sidrec:8001", True), ("127.0.0.1:8001", False), ("[::1]:8001", False)]
-    + [("localhost:8001", False)],
+    [
+        ("triton:8001", True),
+        ("dns:///triton.sidrec:8001", True),
+        ("127.0.0.1:8001", False),
+        ("[::1]:8001", False),
+        ("localhost:8001", False),
+    ],
 )
 def test_replicas_behind_one_name_share_the_calls(url: str, shared: bool) -> None:
     """A name is balanced over what it resolves to; by default gRPC would stay with the first replica."""
