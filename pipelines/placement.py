@@ -1,4 +1,4 @@
-"""Puts a pipeline's tasks where the cluster's settings say; without a cluster, nothing is placed and KFP runs it here."""
+"""Puts a pipeline's tasks where the cluster's settings say; without a cluster nothing is placed, and it runs here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

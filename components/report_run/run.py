@@ -12,9 +12,7 @@ from sidrec.recipe import parse_recipe
 SUCCEEDED = "SUCCEEDED"
 
 
-def run(
-    *, pipeline: str, recipe: str, name: str, state: str, task: str, code: int | None, message: str | None
-) -> Path:
+def run(*, pipeline: str, recipe: str, name: str, state: str, task: str, code: int | None, message: str | None) -> Path:
     """Return the document's file: `runs/cluster/<run>.json`.
 
     Args:
