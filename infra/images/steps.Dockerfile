@@ -33,6 +33,7 @@ COPY feature_repo feature_repo
 COPY monitoring monitoring
 COPY serving serving
 COPY infra/cluster.yaml infra/schedules.yaml infra/
+COPY infra/pipelines infra/pipelines
 USER 10001:10001
 ENTRYPOINT []
 CMD ["sidrec", "--help"]

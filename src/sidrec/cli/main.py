@@ -50,6 +50,7 @@ def _mount() -> None:
         monitoring,
         release,
         run,
+        schedule,
         serving,
         sid,
         status,
@@ -61,7 +62,7 @@ def _mount() -> None:
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, bench):
+    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, schedule, bench):
         module.mount(app)
 
 
