@@ -40,11 +40,7 @@ def plan(pipeline: Any, arguments: dict[str, str], cluster: Cluster) -> dict[str
     Args:
         arguments: the pipeline's parameters, as a run would get them.
     """
-    dag = json_format.MessageToDict(pipeline.pipeline_spec)["root"]["dag"]["tasks"]
-    outlooks: dict[str, Outlook] = {}
-    for name in _in_order(dag):
-        outlooks[name] = _look(name, dag[name], outlooks, arguments)
-    steps = [_planned(outlook, cluster) for outlook in outlooks.values()]
+    steps = [_planned(outlook, cluster) for outlook in outlooks_of(pipeline, arguments).values()]
     unknown = [step.step for step in steps if step.does == "run" and step.last_s is None]
     return {
         "steps": [asdict(step) for step in steps],
@@ -56,6 +52,15 @@ def plan(pipeline: Any, arguments: dict[str, str], cluster: Cluster) -> dict[str
         "currency": cluster.prices.currency,
         "unknown": unknown,
     }
+
+
+def outlooks_of(pipeline: Any, arguments: dict[str, str]) -> dict[str, Outlook]:
+    """Return what each task of a pipeline would do, by its name, in order."""
+    dag = json_format.MessageToDict(pipeline.pipeline_spec)["root"]["dag"]["tasks"]
+    outlooks: dict[str, Outlook] = {}
+    for name in _in_order(dag):
+        outlooks[name] = _look(name, dag[name], outlooks, arguments)
+    return outlooks
 
 
 def _in_order(dag: dict[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ class Outlook:
         key: of its folder; None where an input is not there yet.
         why: it would run, "" where an identical run's result is reused.
         seconds: that its newest finished run took, None before the first.
+        inputs: where each of its inputs lies, or will.
     """
 
     step: str
@@ -47,6 +48,7 @@ class Outlook:
     why: str
     folder: Path | None
     seconds: float | None
+    inputs: Mapping[str, str]
 
     @property
     def reused(self) -> bool:
@@ -84,7 +86,7 @@ def execute(
     """Return the step's summary, from an earlier identical run where there is one.
 
     `run(recipe, inputs, folder)` writes one file or folder named after each key of `outputs` into
-    `folder`; each path in `outputs` then becomes a link to it.
+    `folder`; each path in `outputs` then becomes a link to it. Under torchrun every rank calls this alike.
 
     Args:
         recipe: the recipe's YAML text.
@@ -113,6 +115,8 @@ def execute(
         try:
             paths = {name: Path(path).resolve() for name, path in inputs.items()}
             summary = run(parsed, paths, folder)
+            if os.environ.get("RANK", "0") != "0":
+                return summary  # torchrun's rank 0 writes what all of them made
             done = _finish(step, key, folder, digests, outputs, summary, started, _settings(step, parsed, sections))
         except SidrecError as error:
             _log_step({"step": step, "key": key, "result": "failed", "seconds": _since(started), **error.as_dict()})
@@ -183,17 +187,18 @@ def _outlook(
     still_holds: Callable[[Path], bool],
 ) -> Outlook:
     newest = _newest(step)
+    where = {name: str(path) for name, path in inputs.items()}
     seconds = None if newest is None else float(newest["seconds"])
     pending = sorted(name for name, path in inputs.items() if not Path(path).exists())
     if pending:
-        return Outlook(step, None, f"waits for {', '.join(pending)}", None, seconds)
+        return Outlook(step, None, f"waits for {', '.join(pending)}", None, seconds, where)
     digests = {name: _digest(Path(path)) for name, path in sorted(inputs.items())}
     key = _key(step, recipe, sections, digests)
     folder = home.steps_dir() / step / key
     if (folder / DONE).exists():
         why = "" if still_holds(folder) else "its effect outside its folder no longer stands"
-        return Outlook(step, key, why, folder, float(files.read_json(folder / DONE)["seconds"]))
-    return Outlook(step, key, _changed(newest, digests, _settings(step, recipe, sections)), folder, seconds)
+        return Outlook(step, key, why, folder, float(files.read_json(folder / DONE)["seconds"]), where)
+    return Outlook(step, key, _changed(newest, digests, _settings(step, recipe, sections)), folder, seconds, where)
 
 
 def _newest(step: str) -> dict[str, Any] | None:

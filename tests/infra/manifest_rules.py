@@ -21,10 +21,13 @@ def name_of(found: dict[str, Any]) -> str:
 
 def pods(objects: Objects) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
     """Yield (name, pod spec, labels) of everything that makes pods."""
-    for found in of_kind(objects, "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "TrainJob"):
+    for found in of_kind(objects, "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "TrainingRuntime"):
         spec = found["spec"]
         if found["kind"] == "CronJob":
             spec = spec["jobTemplate"]["spec"]
+        if found["kind"] == "TrainingRuntime":
+            [job] = spec["template"]["spec"]["replicatedJobs"]
+            spec = job["template"]["spec"]
         template = spec["template"]
         yield name_of(found), template["spec"], template["metadata"].get("labels", {})
 

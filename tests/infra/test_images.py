@@ -213,10 +213,13 @@ def test_triton_starts_by_what_verifies() -> None:
 
 def test_manifests_name_images_that_are_built() -> None:
     """A name in the manifests is one of build.sh's or a mirrored one."""
-    text = "\n".join(path.read_text() for path in (ROOT / "infra" / "k8s" / "base").rglob("*.yaml"))
+    folders = (ROOT / "infra" / "k8s" / "base", ROOT / "infra" / "k8s" / "training")
+    text = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.yaml"))
     named = set(re.findall(r"^\s*image: (\S+)$", text, flags=re.MULTILINE))
 
-    assert named == {"sidrec-triton", "sidrec-gateway", "sidrec-steps-python", "redis", "postgres"}
+    assert named == {"sidrec-triton", "sidrec-gateway", "sidrec-steps-python", "redis", "postgres"} | {
+        "sidrec-train-python"
+    }
 
 
 def test_everything_that_is_copied_is_in_the_context() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from kubeflow_trainer_api.models.trainer_v1alpha1_training_runtime import (
+    TrainerV1alpha1TrainingRuntime as TrainingRuntime,
+)
 
 from tests.infra import manifest_rules as rules
 
@@ -58,6 +61,8 @@ def test_valid_by_the_published_schemas(overlay: str) -> None:
             model = monitoring_models()[found["kind"]].model_validate(found)
             unknown = leaves(found) - leaves(model.model_dump(by_alias=True, exclude_none=True, mode="json"))
             assert not unknown, rules.name_of(found)
+        elif found["apiVersion"].startswith("trainer.kubeflow.org/"):
+            assert not leaves(found) - leaves(TrainingRuntime.from_dict(found).to_dict())
         else:
             kubernetes_validate.validate(found, KUBERNETES, strict=True)
 

@@ -16,7 +16,10 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the cells and the tabl
 
 def mount(app: typer.Typer) -> None:
     """Add the commands."""
+    from sidrec.cli.plan_steps import train_job
+
     app.command()(plan)
+    app.command(name="train-job")(train_job)
     app.command()(evaluate)
     app.command()(ablate)
 
