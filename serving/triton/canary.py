@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from sidrec import client, contract
 from sidrec.client import Recommendation
+from sidrec.client.tls import connection_args
 from sidrec.errors import ServingError, SidrecError
 
 UNHEALTHY = "is not healthy"
@@ -31,7 +32,7 @@ def ask_canary(url: str, *, timeout_s: float) -> Recommendation:
         ServingError: no answer in time, or one that breaks the contract.
     """
     # A connection of its own: one that was refused before would sit out gRPC's growing pause first.
-    connection = triton.InferenceServerClient(url)
+    connection = triton.InferenceServerClient(url, **connection_args())
     try:
         result = connection.infer(
             contract.MODEL_NAME,

@@ -24,10 +24,12 @@ from serving import child
 from serving.triton.repository import wanted_instances
 from sidrec import contract
 from sidrec.client import UnavailableError
+from sidrec.client.tls import connection_args, server_options
 from sidrec.errors import ServingError, UsageError
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - a place to listen, never one to ask
 _REAPED_S = 0.2
 # Below those that Linux gives to outgoing connections: one could take a port between its choice and its use.
 _PORTS = range(20_000, 32_768)
@@ -99,8 +101,8 @@ class TritonServer:
 
     @property
     def url(self) -> str:
-        """`host:port` of the gRPC door."""
-        return f"{self.host}:{self.grpc_port}"
+        """`host:port` of the gRPC door, as this machine reaches it."""
+        return f"{'127.0.0.1' if self.host == _EVERYWHERE else self.host}:{self.grpc_port}"
 
     @property
     def shm_prefix(self) -> str:
@@ -193,6 +195,7 @@ class TritonServer:
             f"--metrics-port={self.metrics_port}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             *_connection_age(),
+            *server_options(),
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -233,7 +236,7 @@ def load(url: str, admin_key: str, *, timeout_s: float) -> None:
         UnavailableError: it is not there.
         ServingError: it refused, or did not finish in time.
     """
-    client = triton.InferenceServerClient(url)
+    client = triton.InferenceServerClient(url, **connection_args())
     started = time.monotonic()
     try:
         client.load_model(contract.MODEL_NAME, headers={ADMIN_HEADER: admin_key}, client_timeout=timeout_s)
@@ -253,7 +256,7 @@ def inference_count(url: str) -> int:
     Raises:
         ServingError: the server does not say.
     """
-    client = triton.InferenceServerClient(url)
+    client = triton.InferenceServerClient(url, **connection_args())
     try:
         stats = client.get_inference_statistics(contract.MODEL_NAME, client_timeout=2.0)
     except InferenceServerException as error:

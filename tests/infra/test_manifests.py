@@ -80,6 +80,17 @@ def test_images_are_named_by_digest(overlay: str) -> None:
     assert not rules.pinned(objects(overlay))
 
 
+@pytest.mark.parametrize("overlay", ["staging", "production"])
+@pytest.mark.parametrize("name", ["triton", "gateway"])
+def test_the_grpc_door_speaks_tls(overlay: str, name: str) -> None:
+    """Between pods too: server and gateway have certificates, and each asks the other for one."""
+    [container] = of(objects(overlay), "Deployment", name)["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+
+    assert {"name": "SIDREC_GRPC_TLS", "value": "/tls"} in container["env"]
+    assert mounts["/tls"] == "grpc-tls"
+
+
 def of(found: rules.Objects, kind: str, name: str) -> dict[str, Any]:
     [one] = [o for o in found if o["kind"] == kind and o["metadata"]["name"] == name]
     return one

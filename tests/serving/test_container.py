@@ -139,12 +139,13 @@ def test_a_probe_without_a_server_fails(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_connection_age_is_whole_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A value that Triton would misread is refused with the variable's name."""
-    server = TritonServer(tmp_path, tmp_path, tmp_path / "log", 1, 2, metrics_host="0.0.0.0")
+    server = TritonServer(tmp_path, tmp_path, tmp_path / "log", 1, 2, host="0.0.0.0", metrics_host="0.0.0.0")
     monkeypatch.setenv("SIDREC_GRPC_CONNECTION_AGE_S", "60")
     command = server._command()
     monkeypatch.setenv("SIDREC_GRPC_CONNECTION_AGE_S", "1m")
 
     assert {"--grpc-max-connection-age=60000", "--metrics-address=0.0.0.0"} <= set(command)
+    assert server.url == "127.0.0.1:1"
     assert any(option.startswith("--grpc-restricted-protocol=model-repository,") for option in command)
     with pytest.raises(UsageError, match="SIDREC_GRPC_CONNECTION_AGE_S"):
         server._command()
