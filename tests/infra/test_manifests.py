@@ -1,6 +1,7 @@
 """Every overlay is valid Kubernetes by its published schemas, and breaks none of our rules."""
 
 import copy
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -72,6 +73,17 @@ def test_valid_by_the_published_schemas(overlay: str) -> None:
 def test_breaks_no_rule(overlay: str, rule: Callable[[rules.Objects], list[str]]) -> None:
     """No overlay exposes model control, runs as root, or lacks limits, probes, a policy, a name it uses."""
     assert not rule(objects(overlay))
+
+
+def test_rules_and_dashboards_are_those_of_the_monitoring_folder() -> None:
+    """What Prometheus and Grafana get is what was written, tested and reviewed."""
+    spec = importlib.util.spec_from_file_location("k8s_monitoring", ROOT / "infra" / "k8s" / "monitoring.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    assert module.TARGET.read_text() == module.generated(), "python infra/k8s/monitoring.py"
 
 
 @pytest.mark.parametrize("overlay", ["staging", "production"])
