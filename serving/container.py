@@ -97,13 +97,14 @@ def serve(*, host: str, grpc_port: int, metrics_port: int, instances: int | None
 
     Raises:
         ServingError: nothing was promoted, or no answer came.
+        LedgerUnreachableError: the ledger's database does not answer, and this pod has served nothing yet.
         BundleError: a file of the bundle is not what its manifest says.
         VerdictError: no valid verdict lets this bundle serve.
     """
     stopping = until_signalled()
     who = f"pod {socket.gethostname()}"
     with exclusive(home.serving_dir() / "server.lock", "the server of this SIDREC_HOME"):
-        revision = deploy.prepare(Ledger())
+        revision = deploy.prepare_start(Ledger())
         repository.point_to(home.triton_repository_dir(), revision.revision, instances=instances)
         # An image is built for no processor in particular: what the search compiles is compiled on this node.
         compile_ahead()

@@ -2,7 +2,7 @@
 # Pipeline steps on a CPU, the drift dashboards, the schedule reconciler: everything but what fits a model.
 ARG PYTHON_BASE
 FROM ${PYTHON_BASE} AS build
-ARG EXTRAS=pipelines,validation,features,release,monitoring,embedding,reports,llm
+ARG EXTRAS=pipelines,validation,features,release,postgres,monitoring,embedding,reports,llm
 # Index with builds of torch for the CPU; without one, PyPI's build for CUDA is installed, which is 2 GB more.
 ARG TORCH_INDEX=""
 RUN python -m pip install --no-cache-dir uv==0.13.8 && python -m venv /venv

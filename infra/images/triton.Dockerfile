@@ -2,7 +2,7 @@
 # The gRPC door, on NVIDIA's server. Its Python is 3.12 and so is the stub: the same locks, another interpreter.
 ARG TRITON_BASE
 FROM ${TRITON_BASE} AS build
-ARG EXTRAS=features,release,reports,llm
+ARG EXTRAS=features,release,postgres,reports,llm
 ARG TORCH_INDEX=""
 RUN python3 -c "import sys; assert sys.version_info[:2] == (3, 12), sys.version" \
  && python3 -m pip install --no-cache-dir --break-system-packages uv==0.13.8 \

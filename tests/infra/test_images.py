@@ -36,6 +36,7 @@ UNSEEN = {
     "httpx": "the teacher's API, imported by recipe",
     "typer": "the `sidrec` command",
     "pandas": "feast's tables",
+    "psycopg": "SQLAlchemy's driver, loaded by the database's address",
 }
 # Chosen by a recipe and installed by whoever runs it; the code says so where it is absent.
 OPTIONAL = {"vllm", "huggingface_hub"}

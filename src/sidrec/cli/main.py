@@ -62,7 +62,9 @@ def _mount() -> None:
     app.command()(run.run)
     app.command()(status.status)
     app.command()(explain.explain)
-    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study, schedule, bench):
+    for module in (serving, bundles, release, ledger, guard, takedown, keys, monitoring, ab, sid, study):
+        module.mount(app)
+    for module in (schedule, bench):
         module.mount(app)
 
 
