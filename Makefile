@@ -7,7 +7,7 @@ export BENTOML_DO_NOT_TRACK := True
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup run test test-full lint serve soak screenshots browser clean
+.PHONY: setup run test test-full lint serve soak screenshots browser clean sbom audit
 
 setup:
 	@VENV=$(VENV) bash infra/setup.sh
@@ -20,6 +20,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pipelines.compile --check
 
 # Tests that start servers and kill them have the machine to themselves; all others run a file on each core.
 SERVERS := tests/chaos tests/e2e tests/examples tests/serving
@@ -47,3 +48,9 @@ screenshots: setup browser  ## the pictures in docs/, from this installation's r
 
 clean:
 	rm -rf .sidrec .mypy_cache .ruff_cache .pytest_cache
+
+sbom: setup  ## what the locked environment is made of, CycloneDX JSON
+	@VENV=$(VENV) bash infra/images/sbom.sh
+
+audit: setup  ## known vulnerabilities of every locked package; needs PyPI's advisory service
+	@VENV=$(VENV) bash infra/images/audit.sh

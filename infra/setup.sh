@@ -9,7 +9,7 @@ LOCK=infra/locks/python-3.11.txt
 OVERLAY=infra/locks/triton-overlay.txt
 STAMP=$VENV/.sidrec-setup
 
-wanted=$(cat pyproject.toml "$LOCK" "$OVERLAY" infra/setup.sh | sha256sum | cut -d' ' -f1)
+wanted=$(cat pyproject.toml "$LOCK" "$OVERLAY" infra/setup.sh infra/triton_home.sh | sha256sum | cut -d' ' -f1)
 if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
   exit 0
 fi
@@ -30,16 +30,7 @@ $pip install torch==2.13.0 -c "$LOCK"
 # Machine code of the search, once: a server's start is no time to compile.
 "$VENV/bin/python" -c 'from sidrec.decoding.native import compile_ahead; compile_ahead()'
 
-# tritonserver's Python stub: numpy 1.26 in front, everything else from the venv (one .pth line).
-stub=$VENV/triton/stub
-rm -rf "$VENV/triton"
-"$VENV/bin/python" -m venv --without-pip "$stub"
-site=$stub/lib/python3.11/site-packages
-$pip install --no-deps --target "$site" "$(grep '^numpy' "$OVERLAY")"
-echo "import site; site.addsitedir('$(cd "$VENV" && pwd)/lib/python3.11/site-packages')" > "$site/zz_project.pth"
-$pip install --no-deps --target "$VENV/triton/wheel" "$(grep '^nvidia-pytriton' "$OVERLAY")"
-ln -sf ../../python_backend_stubs/3.11/triton_python_backend_stub \
-  "$VENV/triton/wheel/pytriton/tritonserver/backends/python/triton_python_backend_stub"
+bash infra/triton_home.sh "$VENV"
 
 echo "$wanted" > "$STAMP"
 echo "setup: done"

@@ -43,6 +43,7 @@ class Supervisor:
     Every method is called from one thread, which lives as long as the server does.
 
     Args:
+        metrics_host: address of the metrics page; loopback unless a Prometheus elsewhere reads it.
         name: of the server among those of this SIDREC_HOME.
         admin_key: what unlocks its model control; servers that `deploy` is to reach share one.
     """
@@ -50,6 +51,7 @@ class Supervisor:
     grpc_port: int = 8001
     metrics_port: int = 0
     host: str = "127.0.0.1"
+    metrics_host: str = "127.0.0.1"
     name: str = PRIMARY
     state_file: StateFile = field(default_factory=StateFile)
     admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
@@ -69,6 +71,7 @@ class Supervisor:
             grpc_port=self.grpc_port or free_port(),
             metrics_port=self.metrics_port or free_port(),
             host=self.host,
+            metrics_host=self.metrics_host,
             name=self.name,
             admin_key=self.admin_key,
         )

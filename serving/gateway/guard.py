@@ -1,13 +1,12 @@
 """What stands between the network and the framework: the token, the size of a body, and the words of an error."""
 
-import hmac
 import json
-import os
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.openapi import described
 from serving.gateway.refusals import in_our_words, refusal
+from serving.gateway.tokens import Tokens
 
 MAX_BODY_BYTES = 4 * 2**20
 _OPEN_PATHS = ("/livez", "/readyz", "/healthz")
@@ -19,7 +18,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._token = os.environ.get("SIDREC_GATEWAY_TOKEN", "")
+        self._tokens = Tokens()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 413 or 415."""
@@ -27,11 +26,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if self._token and scope["path"] not in _OPEN_PATHS:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                await refusal("unauthorized")(scope, receive, send)
-                return
+        if scope["path"] not in _OPEN_PATHS and not self._tokens.allow(headers.get(b"authorization", b"")):
+            await refusal("unauthorized")(scope, receive, send)
+            return
         # The framework has readers for forms, files and its own formats; none of them is part of this door.
         if scope["method"] == "POST" and not _is_json(headers.get(b"content-type", b"")):
             await refusal("unsupported")(scope, receive, send)

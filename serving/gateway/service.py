@@ -2,7 +2,8 @@
 
 With SIDREC_TRITON_URL it asks that server, or the first healthy one of several separated by commas; without, it
 starts one on this machine and keeps it answering. Settings come from the environment: SIDREC_GATEWAY_TOKEN (bearer
-token; none = open), SIDREC_GATEWAY_DEADLINE_MS, SIDREC_GATEWAY_MAX_WAITING, SIDREC_GRPC_PORT (of the server it starts).
+token; none = open) or SIDREC_GATEWAY_TOKENS (a file of them, one a line, read again as it changes),
+SIDREC_GATEWAY_DEADLINE_MS, SIDREC_GATEWAY_MAX_WAITING, SIDREC_GRPC_PORT (of the server it starts).
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """One tritonserver process: its command line, its clean environment, its shared memory.
 
 It binds loopback unless told otherwise, loads models only when asked by somebody who knows the admin key, and
-dies with the thread that started it.
+dies with the thread that started it. SIDREC_GRPC_CONNECTION_AGE_S ends a client's connection after so many seconds, so
+that a client of many servers looks their name up again.
 """
 
 import contextlib
@@ -23,10 +24,12 @@ from serving import child
 from serving.triton.repository import wanted_instances
 from sidrec import contract
 from sidrec.client import UnavailableError
+from sidrec.client.tls import connection_args, server_options
 from sidrec.errors import ServingError, UsageError
 
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"
 _RESTRICTED = "model-repository,model-config,shared-memory,trace,logging:admin-key="
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - a place to listen, never one to ask
 _REAPED_S = 0.2
 # Below those that Linux gives to outgoing connections: one could take a port between its choice and its use.
 _PORTS = range(20_000, 32_768)
@@ -80,6 +83,7 @@ class TritonServer:
     """A server of one model repository.
 
     Args:
+        metrics_host: address of the metrics page, which knows no key.
         state: SIDREC_HOME of the server: exposures, feature store and takedown list lie there.
         name: tells the servers of one SIDREC_HOME apart.
     """
@@ -90,14 +94,15 @@ class TritonServer:
     grpc_port: int
     metrics_port: int
     host: str = "127.0.0.1"
+    metrics_host: str = "127.0.0.1"
     name: str = "primary"
     admin_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """`host:port` of the gRPC door."""
-        return f"{self.host}:{self.grpc_port}"
+        """`host:port` of the gRPC door, as this machine reaches it."""
+        return f"{'127.0.0.1' if self.host == _EVERYWHERE else self.host}:{self.grpc_port}"
 
     @property
     def shm_prefix(self) -> str:
@@ -186,9 +191,11 @@ class TritonServer:
             f"--grpc-port={self.grpc_port}",
             "--grpc-infer-allocation-pool-size=1",  # each kept object keeps the largest request that it ever held
             f"--grpc-restricted-protocol={_RESTRICTED}{self.admin_key}",
-            "--metrics-address=127.0.0.1",
+            f"--metrics-address={self.metrics_host}",
             f"--metrics-port={self.metrics_port}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+            *_connection_age(),
+            *server_options(),
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -206,6 +213,16 @@ class TritonServer:
         }
 
 
+def _connection_age() -> list[str]:
+    seconds = os.environ.get("SIDREC_GRPC_CONNECTION_AGE_S", "")
+    if not seconds:
+        return []
+    if not seconds.isdigit() or seconds == "0":
+        raise UsageError(f"SIDREC_GRPC_CONNECTION_AGE_S is {seconds!r}, expected whole seconds from 1")
+    # Requests in flight are answered before a connection ends.
+    return [f"--grpc-max-connection-age={seconds}000", "--grpc-max-connection-age-grace=10000"]
+
+
 def clear_shared_memory(prefix: str) -> None:
     """Delete the regions whose name begins with `prefix`; a killed server leaves its own behind."""
     for region in _SHM.glob(f"{prefix}*"):
@@ -219,7 +236,7 @@ def load(url: str, admin_key: str, *, timeout_s: float) -> None:
         UnavailableError: it is not there.
         ServingError: it refused, or did not finish in time.
     """
-    client = triton.InferenceServerClient(url)
+    client = triton.InferenceServerClient(url, **connection_args())
     started = time.monotonic()
     try:
         client.load_model(contract.MODEL_NAME, headers={ADMIN_HEADER: admin_key}, client_timeout=timeout_s)
@@ -239,7 +256,7 @@ def inference_count(url: str) -> int:
     Raises:
         ServingError: the server does not say.
     """
-    client = triton.InferenceServerClient(url)
+    client = triton.InferenceServerClient(url, **connection_args())
     try:
         stats = client.get_inference_statistics(contract.MODEL_NAME, client_timeout=2.0)
     except InferenceServerException as error:

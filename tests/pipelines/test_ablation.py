@@ -42,6 +42,20 @@ def test_it_has_a_task_a_cell_and_a_table_after_all_of_them(tmp_path: Path, proj
     assert set(tasks["study-table"]["dependentTasks"]) == cells
 
 
+def test_on_a_cluster_each_cell_asks_for_a_gpu(tmp_path: Path, project_root: Path) -> None:
+    """Cells fit models; the table of them, and the report of how the run ended, need none."""
+    target = tmp_path / "pipeline.yaml"
+    more = ("--compile", str(target), "--cluster", str(project_root / "infra" / "cluster.yaml"))
+    call(project_root, str(study_file(tmp_path)), *more, home=tmp_path / "home")
+    spec, _ = yaml.safe_load_all(target.read_text())
+    executors = spec["deploymentSpec"]["executors"]
+    accelerated = {name for name, e in executors.items() if "accelerator" in e["container"]["resources"]}
+
+    assert accelerated == {name for name in executors if name.startswith("exec-study-cell")}
+    assert len(accelerated) == 4
+    assert {"exec-study-table", "exec-report-run"} <= set(executors)
+
+
 def test_it_compiles_without_torch(tmp_path: Path, project_root: Path) -> None:
     """A cluster's client has kfp and the library's settings, not what cells are fitted with."""
     code = (

@@ -51,6 +51,7 @@ def _mount() -> None:
         release,
         release_page,
         run,
+        schedule,
         serving,
         sid,
         status,
@@ -79,6 +80,7 @@ def _mount() -> None:
         ab,
         sid,
         study,
+        schedule,
         bench,
     )
     for module in parts:

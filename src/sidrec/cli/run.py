@@ -63,7 +63,7 @@ def run(
         )
     # Steps that need them come minutes later.
     require_packages(parsed)
-    live, champion = _champion()
+    live, champion = live_champion()
     _check_fault(broken, live)
     if broken == "churn":  # a model that is trained from scratch would lose nothing
         pipeline = "codebook_refresh"
@@ -233,7 +233,7 @@ def _result(slot: "Slot", exit_code: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _champion() -> tuple[str, str]:
+def live_champion() -> tuple[str, str]:
     """Return the id and the folder of the live bundle, twice "" before the first promotion."""
     from serving import registry
     from sidrec.release.ledger import Ledger

@@ -16,7 +16,10 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the cells and the tabl
 
 def mount(app: typer.Typer) -> None:
     """Add the commands."""
+    from sidrec.cli.plan_steps import train_job
+
     app.command()(plan)
+    app.command(name="train-job")(train_job)
     app.command()(evaluate)
     app.command()(ablate)
 
@@ -24,12 +27,23 @@ def mount(app: typer.Typer) -> None:
 def plan(
     recipe: Annotated[Path, typer.Option(help="Recipe whose fit is looked at and not made.")],
     data: Annotated[Path | None, typer.Option(help="Events, or a folder of them, instead of the recipe's.")] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="A run's steps instead: reused or run and why, image, GPUs, cost.")
+    ] = False,
+    pipeline: Annotated[str, typer.Option(help="With --steps: training or codebook_refresh.")] = "training",
+    cluster: Annotated[
+        Path | None, typer.Option(help="With --steps: cluster settings; left out, infra/cluster.yaml.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Say what a fit would learn from and what this machine lacks for it; fit nothing."""
     from sidrec.recipe import load_recipe
     from sidrec.study.plan import plan_of
 
+    if steps:
+        from sidrec.cli.plan_steps import plan_steps
+
+        return plan_steps(recipe, pipeline, cluster, as_json=as_json)
     said = plan_of(load_recipe(recipe)[1], data)
     emit(said, as_json, lambda: print(yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=120)))
     return 1 if said["missing"] else 0

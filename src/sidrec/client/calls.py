@@ -1,5 +1,6 @@
 """What both clients share: their settings, and how a call begins."""
 
+import ipaddress
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,27 @@ from sidrec.client.servers import Servers, parse_urls
 
 DEFAULT_TIMEOUT_S = 2.0
 # gRPC's own pauses before it connects again grow to two minutes; a server is back within seconds.
-CHANNEL = [
+_CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-]
+)
+
+
+def channel_args(url: str) -> list[tuple[str, int | str]]:
+    """Return how a connection to `url` behaves: a name may stand for many replicas, which then share the calls."""
+    args: list[tuple[str, int | str]] = [*_CHANNEL]
+    # By default one replica of a name would get every call for as long as it lives.
+    return args if _is_one_machine(url) else [*args, ("grpc.lb_policy_name", "round_robin")]
+
+
+def _is_one_machine(url: str) -> bool:
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from tritonclient.utils import InferenceServerException
 
 from sidrec import contract
 from sidrec.client import wire
-from sidrec.client.calls import CHANNEL, DEFAULT_TIMEOUT_S, settings
+from sidrec.client.calls import DEFAULT_TIMEOUT_S, channel_args, settings
 from sidrec.client.course import MAX_RETRIES, OnRetry, ignore
+from sidrec.client.tls import connection_args
 from sidrec.client.wire import Recommendation
 
 
@@ -106,5 +107,7 @@ class RecommendClient:
     def _connection(self, url: str) -> triton.InferenceServerClient:
         with self._lock:
             if url not in self._connections:
-                self._connections[url] = triton.InferenceServerClient(url, channel_args=CHANNEL)
+                self._connections[url] = triton.InferenceServerClient(
+                    url, channel_args=channel_args(url), **connection_args()
+                )
             return self._connections[url]

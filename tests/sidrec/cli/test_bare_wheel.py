@@ -105,6 +105,8 @@ def test_the_doctor_says_what_a_bare_wheel_lacks(own_state: Path) -> None:
         ("sid", "health", "b-000000000000"),
         ("bench", "codebook"),
         ("ab", "readout", "plan.yaml"),
+        ("schedule", "diff", "--url", "http://127.0.0.1:1"),
+        ("train-job", "--recipe", "pipelines/recipes/s2gr_debug.yaml"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

@@ -5,6 +5,7 @@ import time
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from sidrec.client.calls import channel_args
 from sidrec.client.course import Course, RetryBudget
 from sidrec.client.servers import Servers, parse_urls
 from sidrec.errors import UsageError
@@ -121,3 +122,18 @@ def test_where_all_rest_each_is_asked_once_before_a_retry_is_paid() -> None:
     assert budget.tokens == 1.0
     assert course.failed(second, gone) > 0
     assert budget.tokens == 0.0
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [
+        ("triton:8001", True),
+        ("dns:///triton.sidrec:8001", True),
+        ("127.0.0.1:8001", False),
+        ("[::1]:8001", False),
+        ("localhost:8001", False),
+    ],
+)
+def test_replicas_behind_one_name_share_the_calls(url: str, shared: bool) -> None:
+    """A name is balanced over what it resolves to; by default gRPC would stay with the first replica."""
+    assert (("grpc.lb_policy_name", "round_robin") in channel_args(url)) == shared
