@@ -42,11 +42,12 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     summary = {key: registration[key] for key in ("tag", "bundle_id", "result")}
     codebook = bundle.folder / "codebook" / "codebook.json"
     # Analysts read semantic IDs from the store; serving never does, so a run without a store is whole all the same.
-    if codebook.exists() and home.feast_dir().exists():
+    lineage = files.read_json(codebook).get("lineage") if codebook.exists() else None
+    # A system without a codebook has none: its items' only code is their number.
+    if lineage is not None and home.feast_dir().exists():
         from feature_repo.semantic_ids import publish_semantic_ids
 
-        lineage = str(files.read_json(codebook)["lineage"])
-        summary["rows"] = publish_semantic_ids(bundle.folder / "catalogue.parquet", lineage)
+        summary["rows"] = publish_semantic_ids(bundle.folder / "catalogue.parquet", str(lineage))
     return summary
 
 

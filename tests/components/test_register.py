@@ -37,6 +37,14 @@ def test_a_candidate_is_registered_with_its_result(bundle: Bundle, tmp_path: Pat
     assert not home.ledger_path().parent.exists()
 
 
+def test_a_system_without_a_codebook_is_registered_beside_a_feature_store(bundle: Bundle, tmp_path: Path) -> None:
+    """A popularity bundle's codebook has no lineage, so the store gets no semantic IDs, and the run is whole."""
+    home.feast_dir().mkdir(parents=True)
+    make_signed(bundle, tmp_path / "verdict")
+
+    assert "rows" not in register(bundle, tmp_path)
+
+
 def test_a_failing_verdict_is_refused_by_name(bundle: Bundle, tmp_path: Path) -> None:
     """The error names the gate, what it saw and the file that shows it; the registry stays empty."""
     gates = [gate("codebook"), gate("quality", "fail", check="beats_global_popularity"), gate("serving")]
