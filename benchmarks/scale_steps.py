@@ -7,6 +7,7 @@ process's peak after all imports; reading its inputs belongs to it. Time is the 
 import contextlib
 import importlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 AS_OF, DAYS, GATE_DAYS = date(2026, 1, 1), 365, 30
-# Events a user has, and events an item.
-PER_USER, PER_ITEM = 20, 10
+# Events a user has, on how many days, and events an item.
+PER_USER, VISITS, PER_ITEM = 20, 4, 10
 WIDTH = 64
 _CHUNK = 1 << 20
 
@@ -41,7 +42,7 @@ def prepare(family: str, count: int, folder: Path) -> None:
 
 
 def ingest(count: int, folder: Path) -> Cost:
-    """Read, parse, clean and account for raw events, and write the clean tables."""
+    """Read, parse, clean and account for raw events, and write the clean tables beside those of `prepare`."""
     from sidrec.data.accounting import account
     from sidrec.data.adapters import open_adapter
     from sidrec.data.cleaning import clean
@@ -53,7 +54,7 @@ def ingest(count: int, folder: Path) -> Cost:
     cleaned = clean(raw.events, source, gate_start=recipe.gate_start, watermark=None)
     kept = account(source, cleaned)["kept"]
     for name in ("events", "sales", "items_raw"):
-        getattr(cleaned, name).write_parquet(folder / name)
+        getattr(cleaned, name).write_parquet(folder / f"{name}.cleaned")
     return {"kept": kept}
 
 
@@ -61,15 +62,19 @@ def validate(count: int, folder: Path) -> Cost:
     """Run the whole step `validate_events`, Great Expectations included."""
     from components.validate_events.run import run
 
-    return {"kept": run(_recipe(folder), {}, folder)["kept"]}
+    (folder / "validated").mkdir(exist_ok=True)
+    return {"kept": run(_recipe(folder), {}, folder / "validated")["kept"]}
 
 
 def sequences(count: int, folder: Path) -> Cost:
     """Run the step `build_sequences` by the engine that the environment names."""
     from components.build_sequences.run import run
 
-    inputs = {name: folder / name for name in ("events", "sales", "items_raw")}
-    return {"baskets": run(_recipe(folder), inputs, folder)["rows"]}
+    inputs = {name: folder / f"{name}.parquet" for name in ("events", "sales", "items_raw")}
+    made = folder / "sequences"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    return {"baskets": run(_recipe(folder), inputs, made)["rows"]}
 
 
 def codebook_fit(count: int, folder: Path) -> Cost:
@@ -168,41 +173,60 @@ def _recipe(folder: Path) -> Any:
 
 
 def _write_raw(count: int, folder: Path) -> None:
-    """Write a year of a shop's events, items as popular as 1 / rank, a few rows faulty and a tenth anonymous."""
+    """Write a year of a shop's raw events and items, and the clean tables that cleaning makes of them."""
     import polars as pl
-    import pyarrow as pa
     from pyarrow import parquet
+
+    from sidrec.data.events import EVENTS, ITEMS_RAW, conform
 
     items = max(count // PER_ITEM, 10)
     ids = pl.DataFrame({"item_id": _names("i", np.arange(items))}).with_columns(title="thing " + pl.col("item_id"))
     ids.write_parquet(folder / "raw_items.parquet")
-    writer = None
-    for table in _events(count, items):
-        arrow = table.to_arrow().cast(
-            pa.schema([("user_id", "string"), ("item_id", "string"), ("timestamp", "int64"), ("quantity", "int64")])
-        )
-        writer = writer or parquet.ParquetWriter(folder / "raw.parquet", arrow.schema)
-        writer.write_table(arrow)
-    assert writer is not None
-    writer.close()
+    sold = np.zeros(items, dtype=bool)
+    with contextlib.ExitStack() as open_files:
+        writers: dict[str, Any] = {}
+        for item, table in _events(count, items):
+            sales = conform(table.filter(pl.col("quantity") > 0), EVENTS)
+            known = sales.filter(pl.col("user_id").is_not_null())
+            before_gate = (table["quantity"] > 0) & (table["timestamp"] < _second(AS_OF - timedelta(days=GATE_DAYS)))
+            sold[item[before_gate.to_numpy()]] = True
+            raw = table.select("user_id", "item_id", "timestamp", "quantity")
+            for name, rows in (("raw", raw), ("sales", sales), ("events", known)):
+                arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+                if name not in writers:
+                    writer = parquet.ParquetWriter(folder / f"{name}.parquet", arrow.schema)
+                    writers[name] = open_files.enter_context(writer)
+                writers[name].write_table(arrow)
+    conform(ids.filter(pl.Series(sold)), ITEMS_RAW).write_parquet(folder / "items_raw.parquet")
 
 
-def _events(count: int, items: int) -> "Iterator[Any]":
+def _events(count: int, items: int) -> Iterator[tuple[Any, Any]]:
+    """Yield item numbers and rows: items as popular as 1 / rank, a user four days of the year, a few faults."""
     import polars as pl
 
     rng = np.random.default_rng(0)
-    first = (AS_OF - timedelta(days=DAYS) - date(1970, 1, 1)).days * 86_400
     for start in range(0, count, _CHUNK):
         rows = min(_CHUNK, count - start)
         item = np.minimum(np.exp(rng.uniform(0, np.log(items + 1), rows)).astype(np.int64) - 1, items - 1)
-        yield pl.DataFrame(
-            {
-                "user_id": _names("u", rng.integers(max(count // PER_USER, 1), size=rows)),
-                "item_id": _names("i", item),
-                "timestamp": first + rng.integers(0, DAYS * 86_400, rows),
-                "quantity": rng.integers(0, 100, rows),
-            }
-        ).with_columns(user_id=pl.when(pl.Series(rng.random(rows) > 0.1)).then("user_id"))
+        user, visit = rng.integers(max(count // PER_USER, 1), size=rows), rng.integers(VISITS, size=rows)
+        day = (user * 7919 + visit * 104_729) % DAYS
+        yield (
+            item,
+            pl.DataFrame(
+                {
+                    "user_id": _names("u", user),
+                    "item_id": _names("i", item),
+                    "timestamp": _second(AS_OF - timedelta(days=DAYS)) + day * 86_400 + rng.integers(0, 86_400, rows),
+                    "event_type": ["purchase"] * rows,
+                    "quantity": rng.integers(0, 100, rows),
+                    "position": np.arange(start, start + rows),
+                }
+            ).with_columns(user_id=pl.when(pl.Series(rng.random(rows) > 0.1)).then("user_id")),
+        )
+
+
+def _second(day: date) -> int:
+    return (day - date(1970, 1, 1)).days * 86_400
 
 
 def _names(prefix: str, numbers: Any) -> Any:

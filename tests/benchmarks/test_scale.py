@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scale import QUICK, Measured, Sizes
-from benchmarks.scale_steps import FAMILIES, ingest, prepare
+from benchmarks.scale_steps import FAMILIES, ingest, prepare, sequences
 
 
 def child(costs: list[dict[str, Any]], asked: list[str]) -> Any:
@@ -66,7 +66,7 @@ def test_a_step_that_fails_has_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_events_are_a_shops(tmp_path: Path) -> None:
-    """A tenth is anonymous, about a hundredth has no quantity above 0, and the row tier finds both."""
+    """A tenth is anonymous, about a hundredth has no quantity above 0; cleaning makes the tables that were prepared."""
     prepare("events", 5_000, tmp_path)
     raw = pl.read_parquet(tmp_path / "raw.parquet")
     kept = ingest(5_000, tmp_path)["kept"]
@@ -74,7 +74,10 @@ def test_the_events_are_a_shops(tmp_path: Path) -> None:
     assert (raw.height, raw["item_id"].n_unique() > 300) == (5_000, True)
     assert raw["user_id"].null_count() == pytest.approx(500, rel=0.2)
     assert kept == raw.filter(pl.col("user_id").is_not_null() & (pl.col("quantity") > 0)).height
-    assert set(raw["item_id"]) <= set(pl.read_parquet(tmp_path / "raw_items.parquet")["item_id"])
+    for name, order in (("sales", "position"), ("events", "position"), ("items_raw", "item_id")):
+        made, prepared = (pl.read_parquet(tmp_path / f"{name}.{end}").sort(order) for end in ("cleaned", "parquet"))
+        assert made.equals(prepared), name
+    assert 2 < kept / sequences(5_000, tmp_path)["baskets"] < 6
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ compute the same Ibis expressions (`sidrec.data.relations`).
 
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,9 @@ class DuckDB:
     def __init__(self) -> None:
         import ibis
 
-        self._connection: Any = ibis.duckdb.connect()
+        # What memory cannot hold goes here, and is gone with the engine.
+        self._spill = tempfile.TemporaryDirectory(prefix="sidrec-duckdb-")
+        self._connection: Any = ibis.duckdb.connect(temp_directory=self._spill.name)
 
     def read(self, path: Path) -> "ir.Table":
         """Return a Parquet file, or a folder of its parts, as a table."""
