@@ -112,9 +112,9 @@ class Spark:
             builder = builder.master(master)
         for name, value in settings.items():
             builder = builder.config(name, value)
-        session = builder.getOrCreate()
-        session.sparkContext.setLogLevel("ERROR")
-        self._connection: Any = ibis.pyspark.connect(session)
+        self.session: Any = builder.getOrCreate()
+        self.session.sparkContext.setLogLevel("ERROR")
+        self._connection: Any = ibis.pyspark.connect(self.session)
 
     def read(self, path: Path) -> "ir.Table":
         """Return a Parquet file, or a folder of its parts, as a table."""
