@@ -20,7 +20,7 @@ import yaml
 
 from feature_repo.feast_import import import_feast
 from sidrec import files, home
-from sidrec.clock import utc_now_iso
+from sidrec.clock import DAY_S, utc_now_iso
 from sidrec.errors import ServingError, UsageError
 
 if TYPE_CHECKING:
@@ -109,8 +109,13 @@ def live_key(feast_dir: Path) -> str | None:
     return str(files.read_json(state)["key"]) if state.is_file() else None
 
 
-def new_generation(key: str) -> Path:
-    """Return the folder of a new, applied and empty generation of the store."""
+def new_generation(key: str, *, ttl_days: int | None = None) -> Path:
+    """Return the folder of a new, applied and empty generation of the store.
+
+    Args:
+        ttl_days: how long a row stays in Redis after its last write, so that neither users who left nor a killed
+            run's keys fill its memory (None: for ever); SQLite's rows go with their generation.
+    """
     name = f"g{key[:8]}_{time.time_ns():x}"
     folder = home.feast_dir() / "generations" / name
     folder.mkdir(parents=True)
@@ -118,7 +123,11 @@ def new_generation(key: str) -> Path:
     values["project"] = f"sidrec_{name}"
     if os.environ.get(ONLINE_STORE_VARIABLE):
         # The address may carry a password, so it stays in the environment.
-        values["online_store"] = {"type": "redis", "connection_string": f"${{{ONLINE_STORE_VARIABLE}}}"}
+        values["online_store"] = {
+            "type": "redis",
+            "connection_string": f"${{{ONLINE_STORE_VARIABLE}}}",
+            "key_ttl_seconds": None if ttl_days is None else ttl_days * DAY_S,
+        }
     files.write_text_atomic(folder / "feature_store.yaml", yaml.safe_dump(values, sort_keys=False))
     store = open_store(folder)
     store.apply(_feast_objects())

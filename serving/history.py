@@ -71,6 +71,8 @@ class HistoryReader:
         self._generation = ""
         self._last_failure = -math.inf
         self._last_error: str | None = None
+        self._failing_since: float | None = None
+        self._logged: str | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._current: _Job | None = None
         self._opened = threading.Event()
@@ -166,8 +168,11 @@ class HistoryReader:
         except Exception as error:  # feast raises every kind; the caller sees status "error"
             self._last_failure = time.monotonic()
             message = f"{type(error).__name__}: {error}"
-            if message != self._last_error:
-                _log.warning("history_read_failed error=%s", message)
+            if self._failing_since is None:
+                self._failing_since = time.monotonic()
+            if message != self._logged:
+                _log.warning("history_read_failed answers=cold until the store is back error=%s", message)
+                self._logged = message
             self._last_error = message
             self._drop_store()
 
@@ -181,6 +186,9 @@ class HistoryReader:
             for user_id, item_ids, times in zip(answer["user_id"], answer["item_ids"], answer["times"], strict=True)
         }
         self._last_error = None
+        if self._failing_since is not None:
+            _log.warning("history_read_recovered after_s=%.1f", time.monotonic() - self._failing_since)
+            self._failing_since = self._logged = None
 
     def _lookup(self, user_ids: list[str]) -> dict[str, Any]:
         assert self._store is not None

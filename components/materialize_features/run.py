@@ -53,7 +53,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
 
     with exclusive(feast_dir / MATERIALIZE_LOCK, "the feature store", wait_s=_LOCK_WAIT_S), _quiet_duckdb():
         _write_sources(known, items, features.history_cap, day_start(recipe.gate_start))
-        generation = new_generation(folder.name)
+        generation = new_generation(folder.name, ttl_days=features.max_age_days)
         store = open_store(generation)
         training_set = join_training_set(store, baskets, recipe.gate_start, features.training_set_days)
         training_set.write_parquet(folder / "training_set")

@@ -15,6 +15,7 @@ from sidrec.data.accounting import account, accounting_lines
 from sidrec.data.adapters import Adapter, open_adapter
 from sidrec.data.adapters.source import RawTables, Source, SourceRefusedError, as_text
 from sidrec.data.cleaning import Cleaned, clean
+from sidrec.data.engine import Spark, open_engine
 from sidrec.data.facts import Fact, batch_facts
 from sidrec.data.rows import count_broken
 from sidrec.errors import ValidationFailedError
@@ -48,7 +49,8 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         # GX takes seconds to import; an unreadable file is refused before that.
         from components.validate_events.suite import Validator
 
-        validator = Validator(folder / DATA_DOCS)
+        engine = open_engine()
+        validator = Validator(folder / DATA_DOCS, engine if isinstance(engine, Spark) else None)
         _check_source(adapter, raw, validator, folder)
         source = adapter.parse(raw)
     except SourceRefusedError as error:

@@ -1,6 +1,8 @@
 """Great Expectations judges a batch: what it looks like, which rows break rules, and its facts as a whole."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations import core as gxe
 
 from sidrec.data.adapters.source import ColumnFormat
+from sidrec.data.engine import Spark
 from sidrec.data.facts import Fact
 from sidrec.data.rows import RowRule
 
@@ -33,7 +36,12 @@ class Finding:
 class Validator:
     """One validation run; every suite's result ends in the same Data Docs."""
 
-    def __init__(self, data_docs: Path) -> None:
+    def __init__(self, data_docs: Path, spark: Spark | None = None) -> None:
+        """Start a run.
+
+        Args:
+            spark: judges the tables instead of pandas; it reads them from beside the docs, where its machines see them.
+        """
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         # Its declared type knows no show_how_to_buttons, which would advertise on every page.
@@ -44,7 +52,10 @@ class Validator:
             "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs)},
         }
         self._context.add_data_docs_site(site_name=SITE, site_config=site)
-        self._source = self._context.data_sources.add_pandas("batch")
+        self._spark = spark
+        self._folder = data_docs.parent
+        sources = self._context.data_sources
+        self._source: Any = sources.add_pandas("batch") if spark is None else sources.add_spark("batch", persist=False)
 
     def validate(self, suite: str, table: pl.DataFrame, expectations: Sequence[Any]) -> list[Finding]:
         """Return a finding per expectation, in order; each carries `meta` = {rule, sentence}."""
@@ -59,11 +70,20 @@ class Validator:
                 suite=self._context.suites.add(gx.ExpectationSuite(name=suite, expectations=list(expectations))),
             )
         )
-        result = definition.run(
-            batch_parameters={"dataframe": table.to_pandas()}, result_format={"result_format": "SUMMARY"}
-        )
+        with self._frame(table) as frame:
+            result = definition.run(batch_parameters={"dataframe": frame}, result_format={"result_format": "SUMMARY"})
         findings = sorted(result.results, key=lambda one: _meta(one)["place"])
         return [_finding(suite, one) for one in findings]
+
+    @contextlib.contextmanager
+    def _frame(self, table: pl.DataFrame) -> Iterator[Any]:
+        """Give the table as the engine's own frame."""
+        if self._spark is None:
+            yield table.to_pandas()
+            return
+        with tempfile.TemporaryDirectory(prefix="spark-", dir=self._folder) as folder:
+            table.write_parquet(Path(folder) / "table.parquet")
+            yield self._spark.session.read.parquet(folder)
 
     def write_docs(self) -> None:
         """Write the Data Docs of every suite that ran."""
