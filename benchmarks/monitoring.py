@@ -147,7 +147,9 @@ def _segment(
             [[{"name": "repeat_share", "value": float(value)}] for value in rng.integers(0, 4, count) / 10]
         ),
     }
-    return pl.DataFrame(columns).cast(exposure.SCHEMA), shown
+    table = pl.DataFrame(columns).cast({name: kind for name, kind in exposure.SCHEMA.items() if name in columns})
+    # Columns of the log that monitoring does not read are null.
+    return pl.concat([exposure.SCHEMA.to_frame(), table], how="diagonal"), shown
 
 
 def _purchases(

@@ -73,7 +73,10 @@ def requests(seed: int = 0) -> pl.DataFrame:
         "group_size": [1] * count,
         "stats": [[]] * count,
     }
-    return pl.DataFrame(rows, schema_overrides=exposure.SCHEMA).select(list(exposure.SCHEMA)).sort("event_time")
+    # Columns of the log that monitoring does not read are null.
+    known = {name: kind for name, kind in exposure.SCHEMA.items() if name in rows}
+    table = pl.DataFrame(rows, schema_overrides=known)
+    return pl.concat([exposure.SCHEMA.to_frame(), table], how="diagonal").sort("event_time")
 
 
 def purchases(seed: int = 0, shock: float = 0.0) -> pl.DataFrame:

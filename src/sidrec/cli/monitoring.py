@@ -276,6 +276,8 @@ def _show(verdict: dict[str, Any]) -> None:
         shares = f"{arm['cold_share']:.1%} cold, {arm['degraded_share']:.1%} degraded"
         latency = f"p50 {arm['latency_p50_ms']:.0f} ms, p99 {arm['latency_p99_ms']:.0f} ms"
         console.print(f"arm {arm['arm']} ({arm['bundle_id']}): {arm['requests']:,} requests, {shares}, {latency}")
+    for number, suspect in enumerate(verdict["suspects"], start=1):
+        console.print(f"suspect {number}: {suspect['sentence']}")
     table = Table("measure", "value", "warns at", "weeks over", box=None, header_style="bold")
     for measure in verdict["measures"]:
         name = f"{measure['panel']}: {measure['kind']} ({measure['statistic']})"
