@@ -2,7 +2,7 @@
 # Pipeline steps on a CPU, the drift dashboards, the schedule reconciler: everything but what fits a model.
 ARG PYTHON_BASE
 FROM ${PYTHON_BASE} AS build
-ARG EXTRAS=pipelines,validation,features,release,postgres,monitoring,embedding,reports,llm
+ARG EXTRAS=pipelines,validation,features,release,postgres,monitoring,embedding,reports,llm,spark
 # Index with builds of torch for the CPU; without one, PyPI's build for CUDA is installed, which is 2 GB more.
 ARG TORCH_INDEX=""
 RUN python -m pip install --no-cache-dir uv==0.13.8 && python -m venv /venv
@@ -21,6 +21,8 @@ ARG GIT_SHA=unknown
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app/src:/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     SIDREC_GIT_SHA=${GIT_SHA} SIDREC_HOME=/state HOME=/scratch \
     DO_NOT_TRACK=true BENTOML_DO_NOT_TRACK=True GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1
+# Spark, where SIDREC_DATA_ENGINE names it, runs on Java.
+RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
 RUN groupadd -g 10001 sidrec && useradd -u 10001 -g 10001 -M -d /scratch -s /usr/sbin/nologin sidrec \
  && install -d -o 10001 -g 10001 /state /scratch
 COPY --from=build /venv /venv

@@ -146,6 +146,8 @@ PROVIDERS = {
     name: {canonical(distribution) for distribution in distributions}
     for name, distributions in metadata.packages_distributions().items()
 }
+# 400 MB that no test of `make test` needs, so it may be absent here.
+PROVIDERS.setdefault("pyspark", {"pyspark"})
 
 IMAGES = tuple(ENTRIES)
 
