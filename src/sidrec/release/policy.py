@@ -4,6 +4,7 @@ The file is the one that `SIDREC_RELEASE_POLICY` names, else `release.yaml` of t
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -41,7 +42,9 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    two_person: bool = Field(default=False, description="A promotion counts once somebody else approved it.")
+    two_person: bool = Field(
+        default=False, description="A promotion, start or ramp counts once somebody else approved it."
+    )
     pending_hours: float = Field(default=24.0, gt=0, description="How long a promotion waits for its approval.")
     canary_share: float = Field(default=0.05, gt=0, lt=0.5, description="Share of users that a canary answers.")
     canary_hours: float = Field(default=24.0, ge=0, description="How long a canary answers before it may be champion.")
@@ -53,6 +56,10 @@ class Policy(BaseModel):
         default=None, ge=0, le=1, description="None takes the limit of the verdict's own gate."
     )
     guardrails: Guardrails = Guardrails()
+
+    def waits_until(self, now: datetime | None = None) -> datetime | None:
+        """Return until when a move waits for somebody else's approval, None where one person is enough."""
+        return (now or datetime.now(UTC)) + timedelta(hours=self.pending_hours) if self.two_person else None
 
 
 def load_policy() -> Policy:

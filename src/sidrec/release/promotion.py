@@ -4,7 +4,7 @@ Every move is a row in the ledger; none is made by a pipeline.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sidrec import files
@@ -99,7 +99,7 @@ def promote(
             second_approver=approver,
             bundle=bundle.bundle_id,
             stage=None if to == "champion" else to,
-            pending_until=moment + timedelta(hours=rules.pending_hours) if rules.two_person else None,
+            pending_until=rules.waits_until(moment),
             overrides=overruled,
         )
 
@@ -135,11 +135,12 @@ def approve(
                 f"{author} asked for it in row {asked.seq}, and nobody approves what they asked for",
                 next_step="somebody else: sidrec approve --reason '…'",
             )
-        path = verdict_of(asked.bundle, asked.verdicts[asked.bundle])
-        verdict = check_verdict(path, bundle_of(asked.bundle), now=moment)
-        if files.sha256_file(path) != asked.verdicts[asked.bundle]:
-            raise VerdictError(f"{path.name} is not the verdict that row {asked.seq} names", evidence=path)
-        _require_result(verdict, path, accepted=True)
+        for bundle_id in _about(asked, decisions(writer.rows)):
+            path = verdict_of(bundle_id, asked.verdicts[bundle_id])
+            verdict = check_verdict(path, bundle_of(bundle_id), now=moment)
+            if files.sha256_file(path) != asked.verdicts[bundle_id]:
+                raise VerdictError(f"{path.name} is not the verdict that row {asked.seq} names", evidence=path)
+            _require_result(verdict, path, accepted=True)
         return writer.append(
             "approve",
             who=author,
@@ -155,7 +156,7 @@ def approve(
 
 
 def pending(rows: Sequence[LedgerRow], now: datetime) -> list[LedgerRow]:
-    """Return the promotions that wait for an approval and can still have one."""
+    """Return the promotions, starts and ramps that wait for an approval and can still have one."""
     approved = {row.approves for row in rows}
     last = max((row.seq for row in rows if row.decides), default=0)
     return [
@@ -204,6 +205,14 @@ def authorise(bundle: Bundle, verdict_path: Path, row: LedgerRow, rows: Sequence
         verdict, verdict_path, accepted=any(one.second_approver or one.action == "approve" for one in behind)
     )
     return verdict
+
+
+def _about(asked: LedgerRow, before: Sequence[LedgerRow]) -> list[str]:
+    """Return the bundles that an approval brings in: of a start the challengers; a ramp brings none that is not there."""
+    if asked.action == "promote":
+        return [asked.bundle]
+    there = before[-1].verdicts if before else {}
+    return [name for name, verdict in asked.verdicts.items() if there.get(name) != verdict]
 
 
 def _waiting(book: Ledger, rows: Sequence[LedgerRow], number: int | None, now: datetime) -> LedgerRow:

@@ -42,7 +42,7 @@ class LedgerRow(BaseModel):
     revision: Revision
     stage: Stage | None = Field(None, description="promote, approve: what the bundle is to be; None is champion.")
     approves: int | None = Field(None, description="approve: number of the row that asked.")
-    pending_until: datetime | None = Field(None, description="promote: asks only, and no longer than until then.")
+    pending_until: datetime | None = Field(None, description="promote, ramp: asks only, and no longer than until then.")
     overrides: tuple[str, ...] = Field((), description="Checks that said no and were overruled.")
     measured: dict[str, float] | None = Field(None, description="drill, stop: the figures behind the row.")
     items: tuple[str, ...] | None = Field(None, description="takedown: the whole list from now on.")

@@ -16,6 +16,7 @@ from sidrec.errors import InconclusiveError, LedgerError, UsageError, VerdictErr
 from sidrec.exclusion import Exclusion
 from sidrec.release.authors import author_and_reason, second_person
 from sidrec.release.ledger import Ledger, LedgerRow
+from sidrec.release.policy import Policy, load_policy
 from sidrec.release.ramp import check_ramp, digits
 from sidrec.release.revision import Arm, BundleRef, Revision
 from sidrec.release.row import decisions, next_revision
@@ -49,14 +50,17 @@ def start(
     who: str,
     accept_inconclusive: bool = False,
     second_approver: str | None = None,
+    policy: Policy | None = None,
     ledger: Ledger | None = None,
     now: datetime | None = None,
 ) -> LedgerRow:
     """Return the ledger's new row: from now on the challengers have the plan's shares beside the present champion.
 
+    Where the policy asks for two people, the row only asks, as a promotion does, and somebody else approves it.
+
     Args:
         challengers: bundle and verdict of every arm but the control's, which is what answers everybody now.
-        accept_inconclusive: let a challenger with an inconclusive verdict be tried; needs a second approver.
+        accept_inconclusive: let a challenger with an inconclusive verdict be tried; needs a second person.
 
     Raises:
         UsageError: an arm has no bundle, no reason or author was given, or the second approver is the author.
@@ -73,7 +77,8 @@ def start(
             next_step="name each challenger's bundle under `bundles:` in the plan",
         )
     approver = second_person(second_approver, author)
-    accepted = accept_inconclusive and approver is not None
+    rules = policy or load_policy()
+    accepted = accept_inconclusive and (approver is not None or rules.two_person)
     for bundle, path in challengers.values():
         _require_result(bundle, path, accepted=accepted, now=now)
     book = ledger or Ledger()
@@ -119,6 +124,7 @@ def start(
             revision=revision,
             verdicts=verdicts,
             second_approver=approver or present.second_approver,
+            pending_until=rules.waits_until(now),
         )
 
 
@@ -129,9 +135,13 @@ def ramp(
     plan: str | None,
     why: str,
     who: str,
+    policy: Policy | None = None,
     ledger: Ledger | None = None,
+    now: datetime | None = None,
 ) -> LedgerRow:
     """Return the ledger's new row: these arms have these shares, the first one has what is left.
+
+    Where the policy asks for two people, the row only asks.
 
     Args:
         plan: SHA-256 of the experiment's frozen plan, None where it has none (a canary).
@@ -159,6 +169,7 @@ def ramp(
             revision=revision,
             verdicts=present.verdicts,
             second_approver=present.second_approver,
+            pending_until=(policy or load_policy()).waits_until(now),
         )
 
 

@@ -12,7 +12,8 @@ from sidrec.errors import InconclusiveError, LedgerError, SidrecError, UsageErro
 from sidrec.exclusion import Exclusion
 from sidrec.release import trial
 from sidrec.release.ledger import Ledger, LedgerRow
-from sidrec.release.promotion import authorise, promote
+from sidrec.release.policy import Policy
+from sidrec.release.promotion import approve, authorise, promote
 from sidrec.release.standing import phases
 from sidrec.release.trial import Design
 from tests.release_world import gate, make_bundle, make_signed
@@ -219,3 +220,36 @@ def test_an_experiment_keeps_its_part_of_everybody(candidate: Mapping[str, trial
     rows = [trial.start(design, candidate, **MOVE), ramp({"challenger": 0.2})]
 
     assert [row.revision.exclusion for row in rows] == [piece, piece]
+
+
+@pytest.mark.usefixtures("champion")
+def test_two_people_start_and_ramp_where_the_policy_says_so(
+    bundles: list[Bundle], verdicts: list[Path], candidate: Mapping[str, trial.Candidate]
+) -> None:
+    """Each only asks until somebody else approves it; the author cannot, and nothing runs before."""
+    policy = Policy(two_person=True)
+    known = {bundle.bundle_id: (bundle, path) for bundle, path in zip(bundles, verdicts, strict=True)}
+    looked_at = []
+
+    def bundle_of(name: str) -> Bundle:
+        looked_at.append(name)
+        return known[name][0]
+
+    def approved(who: str) -> LedgerRow:
+        return approve(None, why="looked", who=who, bundle_of=bundle_of, verdict_of=lambda name, _: known[name][1])
+
+    asked = trial.start(DESIGN, candidate, policy=policy, **MOVE)
+    with pytest.raises(LedgerError, match="does not run"):
+        ramp({"challenger": 0.2})
+    with pytest.raises(UsageError, match="nobody approves what they asked for"):
+        approved("ann")
+    started = approved("bob")
+    waits = trial.ramp("codes", {"challenger": 0.2}, plan=PLAN, policy=policy, **MOVE)
+    before = Ledger().desired()
+    grown = approved("bob")
+
+    assert not asked.decides and not waits.decides
+    assert looked_at == [bundles[1].bundle_id]
+    assert (shares(started)["challenger"], shares(grown)["challenger"]) == (0.05, 0.2)
+    assert before == started.revision
+    assert [row.seq for row in phases(Ledger().rows(), "codes")] == [started.seq, grown.seq]
