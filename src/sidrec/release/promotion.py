@@ -208,7 +208,7 @@ def authorise(bundle: Bundle, verdict_path: Path, row: LedgerRow, rows: Sequence
 
 
 def _about(asked: LedgerRow, before: Sequence[LedgerRow]) -> list[str]:
-    """Return the bundles that an approval brings in: of a start the challengers; a ramp brings none that is not there."""
+    """Return the bundles that an approval brings in: of a start the challengers, of a ramp none."""
     if asked.action == "promote":
         return [asked.bundle]
     there = before[-1].verdicts if before else {}

@@ -248,7 +248,8 @@ def test_two_people_start_and_ramp_where_the_policy_says_so(
     before = Ledger().desired()
     grown = approved("bob")
 
-    assert not asked.decides and not waits.decides
+    assert not asked.decides
+    assert not waits.decides
     assert looked_at == [bundles[1].bundle_id]
     assert (shares(started)["challenger"], shares(grown)["challenger"]) == (0.05, 0.2)
     assert before == started.revision
