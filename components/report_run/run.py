@@ -1,10 +1,15 @@
-"""One document a run of a cluster: how it ended, in which step and why; under SIDREC_HOME, and one line in the log."""
+"""One document a run of a cluster: how it ended, in which step and why; under SIDREC_HOME, and one line in the log.
+
+One that succeeded leaves its stamp for the dead man's switch too, as a run on a laptop does.
+"""
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from monitoring import heartbeat
 from sidrec import files, home
 from sidrec.clock import utc_now_iso
 from sidrec.recipe import parse_recipe
@@ -34,6 +39,8 @@ def run(*, pipeline: str, recipe: str, name: str, state: str, task: str, code: i
     }
     path = home.runs_dir() / "cluster" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}.json"
     files.write_json_atomic(path, ended)
+    if ended["ok"]:
+        heartbeat.beat(pipeline, now=datetime.now(UTC))
     print(json.dumps({"event": "run_ended", **ended}), flush=True)
     return path
 

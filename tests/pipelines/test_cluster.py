@@ -10,6 +10,7 @@ import yaml
 from kfp import dsl, local
 
 from components.report_run.run import run as report
+from monitoring import heartbeat
 from pipelines.cluster import load_cluster
 from pipelines.compile import OUT, PIPELINES, compiled, main
 from pipelines.placement import finishing
@@ -142,6 +143,17 @@ def test_a_recipe_that_does_not_load_is_reported_too(capsys: pytest.CaptureFixtu
 
     assert path == home.runs_dir() / "cluster" / "a-b-c.json"
     assert (line["event"], line["recipe"], bool(line["recipe_error"])) == ("run_ended", None, True)
+
+
+def test_a_run_that_succeeded_leaves_its_stamp() -> None:
+    """And one that failed none, so that the dead man's switch sees a cluster's runs as it does a laptop's."""
+    ended = {"recipe": "{", "task": "t", "code": 0, "message": None}
+    report(pipeline="training", name="a", state="FAILED", **ended)
+    failed = heartbeat.stamps()
+    report(pipeline="training", name="b", state="SUCCEEDED", **ended)
+
+    assert failed == {}
+    assert set(heartbeat.stamps()) == {"training"}
 
 
 @pytest.mark.parametrize(
