@@ -147,7 +147,7 @@ def test_a_recipe_that_does_not_load_is_reported_too(capsys: pytest.CaptureFixtu
 
 def test_a_run_that_succeeded_leaves_its_stamp() -> None:
     """And one that failed none, so that the dead man's switch sees a cluster's runs as it does a laptop's."""
-    ended = {"recipe": "{", "task": "t", "code": 0, "message": None}
+    ended: dict[str, Any] = {"recipe": "{", "task": "t", "code": 0, "message": None}
     report(pipeline="training", name="a", state="FAILED", **ended)
     failed = heartbeat.stamps()
     report(pipeline="training", name="b", state="SUCCEEDED", **ended)
