@@ -1,5 +1,7 @@
 """When a server has lost a stub: its children are real processes, of which some have died and are not waited for."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,7 +49,7 @@ def server_with(tmp_path: Path) -> Iterator[Children]:
 
     yield make
     for process in started:
-        subprocess.run(["kill", "-9", f"-{process.pid}"], check=True)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
