@@ -21,8 +21,8 @@ from tests.sidreasoner_bundle import sidreasoner_bundle
 
 # What each says of a search in the exposure log.
 SAID = {
-    "reg4rec": {"first_slot", "order_entropy", "pruning_survival"},
-    "sidreasoner": {"rationale_tokens", "rationale_ended"},
+    "reg4rec": {"first_slot", "order_entropy", "pruning_survival", "repeat_share"},
+    "sidreasoner": {"rationale_tokens", "rationale_ended", "repeat_share"},
 }
 
 

@@ -296,14 +296,15 @@ def test_a_served_request_becomes_a_row_of_the_log(make: Callable[..., Answerer]
 
 
 def test_what_the_search_says_is_in_the_row(make: Callable[..., Answerer]) -> None:
-    """By its own names, whichever system it is; a system that says nothing leaves the column empty."""
+    """By its own names, whichever system it is, beside how much of the answer repeats its history."""
 
     class Talking(Recommender):
         def recommend(self, requests: Any, *, beam_width: int | None = None) -> list[Answer]:
             answers = super().recommend(requests, beam_width=beam_width)
             return [dataclasses.replace(answer, stats={"order_entropy": 0.25}) for answer in answers]
 
-    for cls, said in ((Talking, [{"name": "order_entropy", "value": 0.25}]), (Recommender, [])):
+    repeats = {"name": "repeat_share", "value": 0.5}
+    for cls, said in ((Talking, [{"name": "order_entropy", "value": 0.25}]), (Recommender, [repeats])):
         answerer = make(cls=cls)
         [served] = answerer.answer([request(HISTORY=["i1"], K=2)])
         assert isinstance(served, Served)
