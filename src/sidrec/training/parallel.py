@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sidrec.errors import CheckFailedError, UsageError
 from sidrec.quantization.sharding import Shards
@@ -38,7 +40,10 @@ def _world() -> Shards:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    store, rank, count = next(rendezvous("env://"))
+    # torchrun's store outlives ranks that it starts again; what the dead ones left there is not theirs to find.
+    life = PrefixStore(f"life_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=life, rank=rank, world_size=count)
     shards = Shards(dist.group.WORLD)
     atexit.register(_leave, shards)
     return shards
