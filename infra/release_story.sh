@@ -16,13 +16,17 @@ if [ -z "${CHALLENGER:-}" ]; then
 fi
 PORTS=${PORTS:---grpc-port 18001 --gateway-port 13000}
 
-# Say a command, run it, and keep what it says; statuses other than 0 are said too, for they are how gates speak.
+# Say a command, run it, and keep the end of what it says; statuses other than 0 are said too: gates speak by them.
 tell() {
   local status=0
-  printf '\n```\n$ %s\n' "$*"
-  "$@" 2>>"$SIDREC_HOME/story.err" | sed -e 's/[[:space:]]*$//' -e "s#$SIDREC_HOME#.sidrec#g" || status=$?
+  printf '\n```\n$'
+  for word in "${@//$SIDREC_HOME/.sidrec}"; do
+    case $word in *" "*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+  done
+  printf '\n'
+  "$@" 2>>"$SIDREC_HOME/story.err" | tail -n "${KEEP:-60}" | sed -e 's/[[:space:]]*$//' -e "s#$SIDREC_HOME#.sidrec#g" || status=$?
   [ "$status" = 0 ] || printf '[exit status %s]\n' "$status"
-  printf '```\n\n'
+  printf '```\n'
 }
 newest() { sidrec bundle list --json | python -c 'import json, sys; print(json.load(sys.stdin)["bundles"][0]["bundle_id"])'; }
 
@@ -38,12 +42,12 @@ plumbing, and no arm can win by it.
 
 A pipeline fits, judges and registers a bundle; it promotes nothing.
 TEXT
-tell sidrec run --recipe "$CHAMPION" | tail -n 8
+KEEP=8 tell sidrec run --recipe "$CHAMPION"
 first=$(newest)
 tell sidrec promote --first --reason "first bundle of this installation" --no-deploy
 tell sidrec serve --detach $PORTS
 trap 'sidrec stop >&2' EXIT
-before=$(date -u +%Y-%m-%dT%H:%M:%S)
+before=$(date -u -d "1 second" +%Y-%m-%dT%H:%M:%S)
 
 cat <<'TEXT'
 
@@ -51,7 +55,7 @@ cat <<'TEXT'
 
 Another bundle goes through the same pipeline and the same gates, and is judged against the champion too.
 TEXT
-tell sidrec run --recipe "$CHALLENGER" | tail -n 8
+KEEP=8 tell sidrec run --recipe "$CHALLENGER"
 second=$(newest)
 
 cat <<'TEXT'
@@ -69,13 +73,15 @@ bundles: {challenger: $second}
 primary: {name: items taken per user, numerator: hits}
 minimum_effect: 0.05
 guardrails: [{metric: {name: requests, numerator: requests}, margin: 0.05}]
+window_days: 1
+min_users: 100
 planned_users: 2000
 max_users: 4000
 YAML
 printf '\n```yaml\n'; cat "$SIDREC_HOME/plan.yaml"; printf '```\n'
 tell sidrec ab plan "$SIDREC_HOME/plan.yaml"
 tell sidrec ab start second-try --reason "does the second one sell more" --accept-inconclusive --second-approver grace
-tell sidrec replay --from 2010-11-01 --to 2010-11-03
+tell sidrec replay --from 2010-11-01 --to "${LAST_DAY:-2010-11-14}"
 tell sidrec ab readout second-try --html "$SIDREC_HOME/readout.html"
 tell sidrec ab ramp second-try --share 0.6 --reason "no guardrail is broken"
 tell sidrec ab stop second-try --reason "the story goes on"
@@ -87,9 +93,9 @@ cat <<'TEXT'
 The release owner decides otherwise than the figures, with a second person, and then meets a complaint.
 TEXT
 tell sidrec promote "$second" --reason "to show the way back" --accept-inconclusive --second-approver grace
-tell sidrec recommend --user 17850 --k 3
+tell sidrec recommend --user 17850
 tell sidrec rollback --reason "complaints"
-tell sidrec recommend --user 17850 --k 3
+tell sidrec recommend --user 17850
 
 cat <<'TEXT'
 

@@ -61,7 +61,8 @@ def sample_ratio(plan: Plan, users: pl.DataFrame) -> TrustCheck:
             "sample_ratio", "red", strangers, f"{strangers:,} users are in an arm that the plan does not name"
         )
     if total == 0:
-        return _check("sample_ratio", "red", None, "no user was exposed")
+        # Who was exposed counts once followed for the plan's days; until then nothing is wrong.
+        return _check("sample_ratio", "unmeasured", None, f"no user was followed for {plan.window_days} days yet")
     if len(counts) == 1:
         return _check("sample_ratio", "unmeasured", None, "one arm has no ratio")
     p_value = float(sample_ratio_p(np.array([*counts.values()], float), np.array([*plan.shares.values()])))

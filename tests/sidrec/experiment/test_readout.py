@@ -69,7 +69,8 @@ def test_an_experiment_without_users_is_hidden_not_an_error() -> None:
     found = read_out(PLAN, simulated_users(2, seed=4).clear(), days=0)
 
     assert found.users == {"control": 0, "treatment": 0}
-    assert "no user was exposed" in found.decision.sentence
+    assert "no user was followed for 7 days yet" in found.trust[0].sentence
+    assert "It shows once they are there" in found.decision.sentence
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
