@@ -37,6 +37,9 @@ What one release looks like on the shipped data, command by command. `bash infra
 writes this page anew; `pytest -m slow tests/e2e/test_release_story.py` goes the same way at toy size and checks what is
 claimed. The traffic is a replay of customers who bought what they bought whatever they were shown: it proves the
 plumbing, and no arm can win by it.
+TEXT
+printf '\nWritten at commit %s on a machine of %s cores.\n' "$(git rev-parse --short HEAD)" "$(getconf _NPROCESSORS_ONLN)"
+cat <<'TEXT'
 
 ## A champion
 
