@@ -153,7 +153,8 @@ def _styled(figure: "Figure") -> "Figure":
 
 
 def write_png(figure: "Figure", path: Path) -> None:
-    """Draw a figure with headless Chromium."""
+    """Draw a figure with headless Chromium, which says nothing where it cannot write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         body = figure.to_html(include_plotlyjs=True, config={"displayModeBar": False, "staticPlot": True})
