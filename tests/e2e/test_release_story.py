@@ -1,4 +1,4 @@
-"""The story that docs/release-story.md tells, at toy size: what its commands said, and what the ledger holds after it."""
+"""The story that docs/release-story.md tells, at toy size: what its commands said, what the ledger holds after it."""
 
 import json
 import os
