@@ -14,8 +14,8 @@ from sidrec.release.guardrails import Breach, breaches
 from sidrec.release.ledger import Ledger, decisions
 from sidrec.release.policy import Policy
 from sidrec.release.revision import Revision
-from sidrec.release.row import LedgerRow, next_revision
-from sidrec.release.stages import without_arm
+from sidrec.release.row import LedgerRow
+from sidrec.release.stop import append_stop
 
 AUTHOR = "guard"
 
@@ -75,14 +75,5 @@ def stop(watched: Watched, revision: Revision, *, ledger: Ledger) -> LedgerRow:
                 evidence=ledger.path,
                 next_step="sidrec guard looks again",
             )
-        after = without_arm(revision, watched.arm, next_revision(writer.rows))
-        return writer.append(
-            "stop",
-            who=AUTHOR,
-            why=watched.sentence,
-            revision=after,
-            verdicts={one: base.verdicts[one] for one in after.bundle_ids if one in base.verdicts},
-            second_approver=base.second_approver,
-            bundle=watched.bundle,
-            measured={breach.guardrail: breach.observed for breach in watched.broken},
-        )
+        figures = {breach.guardrail: breach.observed for breach in watched.broken}
+        return append_stop(writer, base, watched.arm, who=AUTHOR, why=watched.sentence, measured=figures)

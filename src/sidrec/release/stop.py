@@ -2,7 +2,7 @@
 
 from sidrec.errors import LedgerError, UsageError
 from sidrec.release.authors import author_and_reason
-from sidrec.release.ledger import Ledger
+from sidrec.release.ledger import Ledger, Writer
 from sidrec.release.revision import Revision
 from sidrec.release.row import LedgerRow, decisions, next_revision
 from sidrec.release.stages import without_arm
@@ -23,17 +23,25 @@ def stop_arm(arm: str, *, why: str, who: str, ledger: Ledger | None = None) -> L
             raise LedgerError("nothing was promoted yet", evidence=book.path, next_step="sidrec ledger show")
         present = decided[-1]
         _check(arm, present.revision, book)
-        after = without_arm(present.revision, arm, next_revision(writer.rows))
-        stopped = next(one for one in present.revision.arms if one.name == arm)
-        return writer.append(
-            "stop",
-            who=author,
-            why=f"arm {arm} stop: {reason}",
-            revision=after,
-            verdicts={one: present.verdicts[one] for one in after.bundle_ids if one in present.verdicts},
-            second_approver=present.second_approver,
-            bundle=stopped.bundle.bundle_id,
-        )
+        return append_stop(writer, present, arm, who=author, why=f"arm {arm} stop: {reason}")
+
+
+def append_stop(
+    writer: Writer, present: LedgerRow, arm: str, *, who: str, why: str, measured: dict[str, float] | None = None
+) -> LedgerRow:
+    """Return the ledger's new row: a challenger of what is asked for now has no share from here on."""
+    after = without_arm(present.revision, arm, next_revision(writer.rows))
+    stopped = next(one for one in present.revision.arms if one.name == arm)
+    return writer.append(
+        "stop",
+        who=who,
+        why=why,
+        revision=after,
+        verdicts={one: present.verdicts[one] for one in after.bundle_ids if one in present.verdicts},
+        second_approver=present.second_approver,
+        bundle=stopped.bundle.bundle_id,
+        measured=measured,
+    )
 
 
 def _check(arm: str, revision: Revision, book: Ledger) -> None:

@@ -100,11 +100,6 @@ def fit_stage(
     )
     split = training.shard_weights and shards is not None and shards.count > 1
     with adapted(backbone, lora_rank), _learning(backbone, device, shards if split else None) as (loss, refresh):
-
-        def value() -> float:
-            refresh()
-            return 0.0 if validate is None else validate()
-
         log = train(
             loss,
             data,
@@ -112,7 +107,7 @@ def fit_stage(
             config,
             checkpoints,
             f"train_model: {stage.name}",
-            validate=None if validate is None else value,
+            validate=None if validate is None else _after(refresh, validate),
             logs=logs,
             shards=shards,
             size_of=lambda batch: float(batch.count),
@@ -155,6 +150,14 @@ def _learning(
 
     yield loss, refresh
     refresh()
+
+
+def _after(refresh: Callable[[], None], validate: Callable[[], float]) -> Callable[[], float]:
+    def value() -> float:
+        refresh()
+        return validate()
+
+    return value
 
 
 def batch_loss(model: Any, batch: TokenBatch) -> Float[Tensor, ""]:
