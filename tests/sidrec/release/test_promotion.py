@@ -21,14 +21,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
     return [make_bundle(tmp_path_factory.mktemp("bundle"), seed) for seed in range(3)]
 
 
-@pytest.fixture
-def verdicts(bundles: list[Bundle], tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{bundle.bundle_id}.json" for bundle in bundles]
-    for bundle, path in zip(bundles, paths, strict=True):
-        make_signed(bundle, path)
-    return paths
-
-
 class Story:
     """Three bundles a, b, c and what happened to them, told in one line."""
 

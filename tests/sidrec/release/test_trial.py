@@ -29,14 +29,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
 
 
 @pytest.fixture
-def verdicts(bundles: list[Bundle], tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{bundle.bundle_id}.json" for bundle in bundles]
-    for bundle, path in zip(bundles, paths, strict=True):
-        make_signed(bundle, path)
-    return paths
-
-
-@pytest.fixture
 def champion(bundles: list[Bundle], verdicts: list[Path]) -> LedgerRow:
     return promote(bundles[0], verdicts[0], why="first", who="ann")
 
