@@ -92,7 +92,8 @@ def write_log(work: Path, rows: int) -> int:
         ).write_parquet(target / "catalogue.parquet")
         (target / "manifest.json").write_text(json.dumps({"bundle_id": bundle_id}))
     _baskets(names, weights, rng).write_parquet(work / "baskets")
-    first, span = day_start(MONDAY - timedelta(weeks=WEEKS - 1)), WEEKS * 7 * DAY_S
+    # The last purchases, a minute after their requests, still belong to the last week.
+    first, span = day_start(MONDAY - timedelta(weeks=WEEKS - 1)), WEEKS * 7 * DAY_S - 120
     folder = work / "home" / "exposures" / str(MONDAY)
     folder.mkdir(parents=True)
     bought: list[pl.DataFrame] = []

@@ -162,14 +162,18 @@ class PredictionDriftPreset(_DriftPreset):
 
 def metrics(readings: Mapping[str, Readings], findings: Iterable[Finding]) -> list[MetricOrContainer]:
     """Return the metrics of every figure, and both presets of every effect."""
-    found: list[MetricOrContainer] = [metric for arm, own in sorted(readings.items()) for metric in _figures(arm, own)]
     inputs: dict[str, float] = {}
     outputs: dict[str, float] = {}
     for finding in findings:
         if finding.effect is not None and finding.threshold is not None:
             own = inputs if finding.area in _INPUTS else outputs
             own[finding.key] = finding.threshold
-    return [DataDriftPreset(limits=inputs), PredictionDriftPreset(limits=outputs), *found]
+    return [DataDriftPreset(limits=inputs), PredictionDriftPreset(limits=outputs), *figures(readings)]
+
+
+def figures(readings: Mapping[str, Readings]) -> list[MetricOrContainer]:
+    """Return the metrics of every figure of these arms."""
+    return [metric for arm, own in sorted(readings.items()) for metric in _figures(arm, own)]
 
 
 def _figures(arm: str, readings: Readings) -> Iterator[SingleValueMetric]:

@@ -154,11 +154,15 @@ class _HitRate(SingleValueCalculation[HitRate]):  # type: ignore[misc]
 
 
 def run(report: DriftReport, config: MonitoringConfig, *, seed: int, recipe: str) -> Snapshot:
-    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes.
+    """Return Evidently's run of a report: verdict, item drift, inputs, predictions, codes, each arm's figures.
 
     Args:
         recipe: name of the recipe that judged it.
     """
+    return _run(report, _metrics(report, config, seed), recipe=recipe)
+
+
+def _run(report: DriftReport, metrics: list[MetricOrContainer], *, recipe: str) -> Snapshot:
     definition = DataDefinition(categorical_columns=["kind", "key"], numerical_columns=["count"])
     extra = pl.DataFrame(
         [
@@ -175,7 +179,7 @@ def run(report: DriftReport, config: MonitoringConfig, *, seed: int, recipe: str
         Dataset.from_pandas(table.to_pandas(), data_definition=definition)
         for table in (current, reference if reference.height else extra)
     )
-    return Report(_metrics(report, config, seed)).run(
+    return Report(metrics).run(
         current_data,
         reference_data,
         timestamp=datetime.combine(report.window.start, time()),
@@ -203,7 +207,7 @@ def save_page(snapshot: Snapshot, path: Path, library: Path) -> None:
 def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport, *, recipe: str) -> str:
     """Return the id of the run over everything; a week has one run for each reference, the newest.
 
-    Each bundle that answered has the run in a project of its own too.
+    Each bundle that answered has a run in a project of its own too: the verdict, and figures of the arms that it was.
     """
     store = Workspace.create(str(workspace))
     levels = sorted({usage.level for usage in report.usage})
@@ -213,8 +217,10 @@ def add_run(workspace: Path, snapshot: Snapshot, report: DriftReport, *, recipe:
     )
     served = report.verdict.bundle_ids
     for bundle_id in sorted(set(served.values())):
-        own = {arm: figures.get(arm, ()) for arm, bundle in served.items() if bundle == bundle_id}
-        _replace_run(store, dashboard.open_bundle_project(store, bundle_id, own), snapshot, report)
+        own = {arm: report.readings.get(arm, {}) for arm, bundle in served.items() if bundle == bundle_id}
+        of_bundle = _run(report, [DriftVerdict(), *arm_metrics.figures(own)], recipe=recipe)
+        shown = {arm: tuple(readings) for arm, readings in own.items()}
+        _replace_run(store, dashboard.open_bundle_project(store, bundle_id, shown), of_bundle, report)
     return _replace_run(store, project, snapshot, report)
 
 

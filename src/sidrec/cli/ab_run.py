@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidrec.cli.console import JsonFlag, emit
-from sidrec.cli.release import NoDeploy, Reason, actor, finish_move
+from sidrec.cli.release import NoDeploy, Override, Reason, actor, champion_bundle, finish_move
 from sidrec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def start(
         bool,
         typer.Option("--accept-inconclusive", help="Try a bundle whose verdict is inconclusive; needs two people."),
     ] = False,
+    override: Override = None,
     second_approver: Annotated[str | None, typer.Option(help="Who else looked; not the author.")] = None,
     no_deploy: NoDeploy = False,
     as_json: JsonFlag = False,
@@ -81,6 +82,8 @@ def start(
         who=actor(),
         accept_inconclusive=accept_inconclusive,
         second_approver=second_approver,
+        overrides=override or (),
+        champion=champion_bundle(),
     )
     finish(row, deploy=not no_deploy, as_json=as_json)
 

@@ -28,6 +28,9 @@ class Place(StrEnum):
 
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the ledger.")]
+Override = Annotated[
+    list[str] | None, typer.Option(help="Check that may say no, by its name; repeatable; needs a second approver.")
+]
 NoDeploy = Annotated[bool, typer.Option("--no-deploy", help="Only write the ledger; `sidrec deploy` does the rest.")]
 
 
@@ -53,9 +56,7 @@ def promote(
     accept_inconclusive: Annotated[
         bool, typer.Option("--accept-inconclusive", help="Promote on an inconclusive verdict; needs a second approver.")
     ] = False,
-    override: Annotated[
-        list[str] | None, typer.Option(help="Check that may say no, by its name; repeatable; needs a second approver.")
-    ] = None,
+    override: Override = None,
     second_approver: Annotated[str | None, typer.Option(help="Who else looked; not the author.")] = None,
     no_deploy: NoDeploy = False,
     as_json: JsonFlag = False,
@@ -73,7 +74,7 @@ def promote(
     verdict_file = registry().verdict_path(bundle_id)
     if not as_json and not bundle:
         print(f"first promotion: {bundle_id} is the newest registered bundle whose verdict says pass")
-    champion = _champion()
+    champion = champion_bundle()
     row = promote_bundle(
         open_bundle(registry().bundle_folder(bundle_id)),
         verdict_file,
@@ -220,7 +221,7 @@ def _beside(verdict: "Verdict", champion: str) -> Beside:
     }
 
 
-def _champion() -> "Bundle | None":
+def champion_bundle() -> "Bundle | None":
     """Return the bundle that answers, as the registry holds it; None where nothing answers or it is not held here."""
     from sidrec.bundle import open_bundle
     from sidrec.release.ledger import Ledger

@@ -1,15 +1,17 @@
-"""What stands between a passing verdict and a promotion: each check says what it saw, or nothing.
+"""What stands between a passing verdict and users: each check says what it saw, or nothing.
 
 A second person may overrule any of them, by name; the row keeps the names. None of them asks a server or a network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sidrec.bundle import Bundle
 from sidrec.data.catalog import Catalog
+from sidrec.errors import PromotionError, UsageError
 from sidrec.release.policy import Policy
 from sidrec.release.row import LedgerRow, Stage
 from sidrec.release.verdict import Verdict
@@ -51,7 +53,7 @@ def objections(
     policy: Policy,
     now: datetime,
 ) -> Iterator[Objection]:
-    """Yield every check that says no to this promotion, in the order of `CHECKS`."""
+    """Yield every check that says no to this place, in the order of `CHECKS`; an experiment starts challengers."""
     if champion is not None and stage != "shadow":
         yield from _schema(bundle, champion)
     yield from _churn(verdict, policy.churn_budget)
@@ -59,6 +61,36 @@ def objections(
         yield from _champion(verdict, rows)
     if stage == "champion":
         yield from _trial(bundle, rows, policy, now)
+
+
+def overruled(
+    said: Iterable[Objection], overrides: Collection[str], *, doubtful: bool, evidence: Path
+) -> tuple[str, ...]:
+    """Return the names of the checks that said no and were overruled.
+
+    Args:
+        overrides: names of checks that may say no.
+        doubtful: whether a second person stands behind the move, or will have to.
+        evidence: the verdict.
+
+    Raises:
+        UsageError: no check has such a name, or nobody else stands behind overruling one.
+        PromotionError: checks say no that nobody overruled; each says why.
+    """
+    if unknown := sorted(set(overrides) - set(CHECKS)):
+        raise UsageError(f"no check is called {unknown[0]}", next_step=f"--override {' | '.join(CHECKS)}")
+    found = list(said)
+    if left := [one for one in found if one.check not in overrides]:
+        flags = " ".join(f"--override {one.check}" for one in left)
+        raise PromotionError(
+            "refused. " + " ".join(f"[{one.check}] {one.sentence}." for one in left),
+            evidence=evidence,
+            next_step=f"{left[0].next_step}; or with a second person: {flags} --second-approver NAME",
+        )
+    names = tuple(one.check for one in found)
+    if names and not doubtful:
+        raise UsageError(f"overruling {', '.join(names)} takes a second person", next_step="--second-approver NAME")
+    return names
 
 
 def tried_since(rows: Sequence[LedgerRow], sha256: str) -> datetime | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sidrec import files
 from sidrec.bundle import Bundle
-from sidrec.errors import InconclusiveError, LedgerError, PromotionError, UsageError, VerdictError
+from sidrec.errors import InconclusiveError, LedgerError, UsageError, VerdictError
 from sidrec.release.authors import author_and_reason, same_person, second_person
-from sidrec.release.checks import CHECKS, Objection, objections
+from sidrec.release.checks import objections, overruled
 from sidrec.release.ledger import Ledger, LedgerRow
 from sidrec.release.policy import Policy, load_policy
 from sidrec.release.rollback import previous_good, rollback
@@ -60,8 +60,6 @@ def promote(
     author, reason = author_and_reason(who, why)
     approver = second_person(second_approver, author)
     rules, moment, book = policy or load_policy(), now or datetime.now(UTC), ledger or Ledger()
-    if unknown := sorted(set(overrides) - set(CHECKS)):
-        raise UsageError(f"no check is called {unknown[0]}", next_step=f"--override {' | '.join(CHECKS)}")
     doubtful = approver is not None or rules.two_person
     seen = book.rows()
     verdict = check_verdict(verdict_path, bundle, now=now)
@@ -79,15 +77,8 @@ def promote(
                 evidence=book.path,
                 next_step="sidrec deploy",
             )
-        said = list(
-            objections(bundle, verdict, stage=to, rows=writer.rows, champion=champion, policy=rules, now=moment)
-        )
-        overruled = tuple(one.check for one in said if one.check in overrides)
-        _require_agreement([one for one in said if one.check not in overruled], verdict_path)
-        if overruled and not doubtful:
-            raise UsageError(
-                f"overruling {', '.join(overruled)} takes a second person", next_step="--second-approver NAME"
-            )
+        said = objections(bundle, verdict, stage=to, rows=writer.rows, champion=champion, policy=rules, now=moment)
+        names = overruled(said, overrides, doubtful=doubtful, evidence=verdict_path)
         before = {} if base is None else base.verdicts
         carried = {one: before[one] for one in revision.bundle_ids if one in before}
         return writer.append(
@@ -100,7 +91,7 @@ def promote(
             bundle=bundle.bundle_id,
             stage=None if to == "champion" else to,
             pending_until=rules.waits_until(moment),
-            overrides=overruled,
+            overrides=names,
         )
 
 
@@ -243,16 +234,6 @@ def _require_unmoved(book: Ledger, seen: Sequence[LedgerRow], rows: Sequence[Led
             f"{row.who} decided something else meanwhile (row {row.seq}: {row.action} {row.bundle}): {row.why}",
             evidence=book.path,
             next_step="look at what is asked for now (sidrec ledger show), then promote again if it still holds",
-        )
-
-
-def _require_agreement(said: Sequence[Objection], evidence: Path) -> None:
-    if said:
-        names = " ".join(f"--override {one.check}" for one in said)
-        raise PromotionError(
-            "not promoted. " + " ".join(f"[{one.check}] {one.sentence}." for one in said),
-            evidence=evidence,
-            next_step=f"{said[0].next_step}; or with a second person: {names} --second-approver NAME",
         )
 
 

@@ -4,9 +4,9 @@ Each is a row of the ledger with a whole revision, deployed as a promotion is. T
 by its digest, in the revision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sidrec import files
@@ -15,13 +15,14 @@ from sidrec.decoding.exploration import Exploration
 from sidrec.errors import InconclusiveError, LedgerError, UsageError, VerdictError
 from sidrec.exclusion import Exclusion
 from sidrec.release.authors import author_and_reason, second_person
+from sidrec.release.checks import objections, overruled
 from sidrec.release.ledger import Ledger, LedgerRow
 from sidrec.release.policy import Policy, load_policy
 from sidrec.release.ramp import check_ramp, digits
 from sidrec.release.revision import Arm, BundleRef, Revision
 from sidrec.release.row import decisions, next_revision
 from sidrec.release.standing import phases, standing
-from sidrec.release.verdict import check_verdict
+from sidrec.release.verdict import Verdict, check_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def start(
     who: str,
     accept_inconclusive: bool = False,
     second_approver: str | None = None,
+    overrides: Collection[str] = (),
+    champion: Bundle | None = None,
     policy: Policy | None = None,
     ledger: Ledger | None = None,
     now: datetime | None = None,
@@ -61,11 +64,14 @@ def start(
     Args:
         challengers: bundle and verdict of every arm but the control's, which is what answers everybody now.
         accept_inconclusive: let a challenger with an inconclusive verdict be tried; needs a second person.
+        overrides: names of checks that may say no to a challenger; needs a second person.
+        champion: what answers now, to compare what clients see.
 
     Raises:
         UsageError: an arm has no bundle, no reason or author was given, or the second approver is the author.
         VerdictError: a challenger's verdict is not signed, of another bundle, expired or says fail.
         InconclusiveError: a challenger's verdict is inconclusive and nobody stood up for it.
+        PromotionError: checks say no to a challenger; each says why.
         LedgerError: nothing was promoted yet, another experiment runs, or this one has run.
     """
     author, reason = author_and_reason(who, why)
@@ -77,10 +83,12 @@ def start(
             next_step="name each challenger's bundle under `bundles:` in the plan",
         )
     approver = second_person(second_approver, author)
-    rules = policy or load_policy()
-    accepted = accept_inconclusive and (approver is not None or rules.two_person)
-    for bundle, path in challengers.values():
-        _require_result(bundle, path, accepted=accepted, now=now)
+    rules, moment = policy or load_policy(), now or datetime.now(UTC)
+    doubtful = approver is not None or rules.two_person
+    judged = {
+        arm: _passing(bundle, path, accepted=accept_inconclusive and doubtful, now=now)
+        for arm, (bundle, path) in challengers.items()
+    }
     book = ledger or Ledger()
     with book.writing() as writer:
         if ran := phases(writer.rows, design.experiment):
@@ -96,24 +104,26 @@ def start(
                 evidence=book.path,
                 next_step=f"sidrec ab stop {present.revision.experiment} --reason '…'",
             )
-        champion = present.revision.arms[0].bundle
-        refs = {design.control: champion} | {arm: BundleRef.of(bundle) for arm, (bundle, _) in challengers.items()}
-        revision = Revision.model_validate(
-            present.revision.model_dump()
-            | {
-                "revision": next_revision(writer.rows),
-                "arms": [
-                    Arm(name=arm, bundle=refs[arm], share=design.shares[arm]) for arm in (design.control, *wanted)
-                ],
-                "experiment": design.experiment,
-                "salt": design.salt,
-                "plan": design.plan,
-                "exclusion": design.exclusion,
-                "exploration": design.exploration or present.revision.exploration,
-                # What has a share is seen by users now, and need not be decoded twice.
-                "shadow": None if present.revision.shadow in refs.values() else present.revision.shadow,
-            }
-        )
+        names = {
+            name
+            for arm, (bundle, path) in challengers.items()
+            for name in overruled(
+                objections(
+                    bundle,
+                    judged[arm],
+                    stage="challenger",
+                    rows=writer.rows,
+                    champion=champion,
+                    policy=rules,
+                    now=moment,
+                ),
+                overrides,
+                doubtful=doubtful,
+                evidence=path,
+            )
+        }
+        bundles = {arm: BundleRef.of(challengers[arm][0]) for arm in wanted}
+        revision = _started(design, bundles, present.revision, next_revision(writer.rows))
         kept = {ref.bundle_id for ref in revision.bundles}
         verdicts = {name: digest for name, digest in present.verdicts.items() if name in kept}
         verdicts |= {bundle.bundle_id: files.sha256_file(path) for bundle, path in challengers.values()}
@@ -124,8 +134,27 @@ def start(
             revision=revision,
             verdicts=verdicts,
             second_approver=approver or present.second_approver,
-            pending_until=rules.waits_until(now),
+            pending_until=rules.waits_until(moment),
+            overrides=tuple(sorted(names)),
         )
+
+
+def _started(design: Design, challengers: Mapping[str, BundleRef], present: Revision, number: int) -> Revision:
+    """Return the revision in which what answers now is the control, and the challengers have the plan's shares."""
+    refs = {design.control: present.arms[0].bundle} | dict(challengers)
+    arms = [Arm(name=arm, bundle=ref, share=design.shares[arm]) for arm, ref in refs.items()]
+    changes = {
+        "revision": number,
+        "arms": arms,
+        "experiment": design.experiment,
+        "salt": design.salt,
+        "plan": design.plan,
+        "exclusion": design.exclusion,
+        "exploration": design.exploration or present.exploration,
+        # What has a share is seen by users now, and need not be decoded twice.
+        "shadow": None if present.shadow in refs.values() else present.shadow,
+    }
+    return Revision.model_validate(present.model_dump() | changes)
 
 
 def ramp(
@@ -244,7 +273,7 @@ def _running(book: Ledger, rows: list[LedgerRow], experiment: str, plan: str | N
     return present
 
 
-def _require_result(bundle: Bundle, path: Path, *, accepted: bool, now: datetime | None) -> None:
+def _passing(bundle: Bundle, path: Path, *, accepted: bool, now: datetime | None) -> Verdict:
     verdict = check_verdict(path, bundle, now=now)
     if verdict.result == "fail":
         raise VerdictError(verdict.sentence, evidence=path, next_step=f"sidrec bundle show {bundle.bundle_id}")
@@ -252,6 +281,7 @@ def _require_result(bundle: Bundle, path: Path, *, accepted: bool, now: datetime
         raise InconclusiveError(
             verdict.sentence, evidence=path, next_step="--accept-inconclusive --second-approver NAME lets it be tried"
         )
+    return verdict
 
 
 def _said(revision: Revision) -> str:

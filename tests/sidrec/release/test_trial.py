@@ -8,7 +8,7 @@ import pytest
 
 from sidrec import files
 from sidrec.bundle import Bundle
-from sidrec.errors import InconclusiveError, LedgerError, SidrecError, UsageError, VerdictError
+from sidrec.errors import InconclusiveError, LedgerError, PromotionError, SidrecError, UsageError, VerdictError
 from sidrec.exclusion import Exclusion
 from sidrec.release import trial
 from sidrec.release.ledger import Ledger, LedgerRow
@@ -73,6 +73,42 @@ def test_a_ramp_grows_and_never_shrinks(candidate: Mapping[str, trial.Candidate]
 
     assert [shares(row)["challenger"] for row in grown] == [0.2, 0.5]
     assert [row.revision.revision for row in phases(Ledger().rows(), "codes")] == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_start_says_what_clients_would_see_differently(
+    bundles: list[Bundle], candidate: Mapping[str, trial.Candidate]
+) -> None:
+    """A challenger with wider semantic IDs is no silent change; a second person may let it be tried."""
+    wide = bundles[1].folder / "decode.json"
+    before = wide.read_text()
+    try:
+        wide.write_text(before.replace('"num_codes": 1', '"num_codes": 4'))
+        with pytest.raises(PromotionError, match=r"\[schema\] .*SEMANTIC_ID has 4 codes an item, not 1"):
+            trial.start(DESIGN, candidate, champion=bundles[0], **MOVE)
+        with pytest.raises(UsageError, match="overruling schema takes a second person"):
+            trial.start(DESIGN, candidate, champion=bundles[0], overrides=["schema"], **MOVE)
+        row = trial.start(DESIGN, candidate, champion=bundles[0], overrides=["schema"], second_approver="bob", **MOVE)
+    finally:
+        wide.write_text(before)
+
+    assert (row.overrides, row.second_approver, shares(row)["challenger"]) == (("schema",), "bob", 0.05)
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_start_keeps_to_the_policy_s_churn_budget(
+    bundles: list[Bundle], candidate: Mapping[str, trial.Candidate], tmp_path: Path
+) -> None:
+    """Users of an experiment see another codebook as those of a promotion do."""
+    churned = tmp_path / "churned.json"
+    make_signed(
+        bundles[1],
+        churned,
+        [gate("codebook", check="churn", observed=0.2, threshold=0.3), gate("quality"), gate("serving")],
+    )
+    strict = Policy.model_validate({"churn_budget": 0.1})
+    with pytest.raises(PromotionError, match=r"\[churn\] 20.0% of the traffic"):
+        trial.start(DESIGN, {"challenger": (bundles[1], churned)}, policy=strict, **MOVE)
 
 
 def test_a_stop_brings_back_what_was_there_before(
