@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Self
 
 import apprise
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from monitoring.incidents import Level, Notice
 from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 SETTINGS_VARIABLE = "SIDREC_ALERTS"
 _TYPES = {("start", "alarm"): "failure", ("start", "warn"): "warning"}
@@ -78,18 +78,13 @@ def load_alert_config(path: Path | None = None) -> AlertConfig:
         UsageError: there is no such file, or it says something unknown.
     """
     named = path or Path(os.environ.get(SETTINGS_VARIABLE) or Path(__file__).with_name("alerts.yaml"))
-    try:
-        return AlertConfig.model_validate(yaml.safe_load(named.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise UsageError(f"no alert settings at {named}: {error.strerror}", evidence=named) from error
-    except (yaml.YAMLError, ValidationError) as error:
-        # The message of either repeats what stands in the file, which may be an address after all.
-        where = _places(error) if isinstance(error, ValidationError) else []
-        raise UsageError(
-            f"{named.name} is not understood: {', '.join(where) or 'no YAML'}",
-            evidence=named,
-            next_step="an address is never spelt here: url_env or url_file says where it is (docs/monitoring.md)",
-        ) from error
+    return read_settings(
+        named,
+        AlertConfig,
+        "alert settings",
+        next_step="an address is never spelt here: url_env or url_file says where it is (docs/monitoring.md)",
+        secret=True,
+    )
 
 
 def send(target: Target, notice: Notice) -> bool:
@@ -111,8 +106,3 @@ def send(target: Target, notice: Notice) -> bool:
         )
     kind = _TYPES.get((notice.kind, notice.incident.signal.level), "success")
     return bool(door.notify(title=notice.title, body=notice.body, notify_type=kind))
-
-
-def _places(error: ValidationError) -> list[str]:
-    """Return where the settings are wrong, and how, without what stands there."""
-    return [".".join(map(str, one["loc"])) + f" ({one['type']})" for one in error.errors()]

@@ -12,11 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sidrec import home
-from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 SETTINGS_VARIABLE = "SIDREC_RETENTION"
 Kind = Literal["reports", "workspace", "exposures"]
@@ -83,12 +82,7 @@ def load_retention(path: Path | None = None) -> Retention:
         UsageError: there is no such file, or it says something unknown.
     """
     named = path or Path(os.environ.get(SETTINGS_VARIABLE) or Path(__file__).with_name("retention.yaml"))
-    try:
-        return Retention.model_validate(yaml.safe_load(named.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise UsageError(f"no retention settings at {named}: {error.strerror}", evidence=named) from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise UsageError(f"{named.name} is not understood: {error}", evidence=named) from error
+    return read_settings(named, Retention, "retention settings")
 
 
 def prune(limits: Retention, *, now: datetime, dry_run: bool = False) -> list[Pruned]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidrec import files, home
-from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 SHIPPED = Path(__file__).with_name("thresholds.yaml")
 FILE = "thresholds.yaml"
@@ -81,14 +81,7 @@ def load(path: Path | None = None) -> Thresholds:
         UsageError: the file cannot be read or holds something else.
     """
     chosen = path or (local_path() if local_path().exists() else SHIPPED)
-    try:
-        return Thresholds.model_validate(yaml.safe_load(chosen.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise UsageError(
-            f"the thresholds in {chosen} do not load: {error}",
-            evidence=chosen,
-            next_step="sidrec drift calibrate writes them anew",
-        ) from error
+    return read_settings(chosen, Thresholds, "thresholds", next_step="sidrec drift calibrate writes them anew")
 
 
 def save(thresholds: Thresholds, path: Path) -> None:

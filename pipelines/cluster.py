@@ -6,10 +6,9 @@ Imports no platform: a plan needs the numbers, not KFP.
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 DEFAULT = Path(__file__).parents[1] / "infra" / "cluster.yaml"
 
@@ -107,9 +106,4 @@ def load_cluster(path: Path = DEFAULT) -> Cluster:
     Raises:
         UsageError: it is not there, or a value is missing, unknown or impossible.
     """
-    try:
-        return Cluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UsageError(f"no cluster settings at {path}", next_step="--cluster infra/cluster.yaml") from error
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: {error}", evidence=path) from error
+    return read_settings(path, Cluster, "cluster settings", next_step="--cluster infra/cluster.yaml")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ROOT / "infra" / "schedules.yaml"
@@ -62,12 +63,7 @@ def load_schedules(path: Path = DEFAULT) -> Schedules:
     Raises:
         UsageError: it is not there, or a value is missing, unknown or impossible.
     """
-    try:
-        return Schedules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UsageError(f"no schedules at {path}", next_step="--file infra/schedules.yaml") from error
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: {error}", evidence=path) from error
+    return read_settings(path, Schedules, "schedules", next_step="--file infra/schedules.yaml")
 
 
 @dataclass(frozen=True, slots=True)

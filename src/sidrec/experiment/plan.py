@@ -5,12 +5,11 @@ from math import fsum
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidrec.decoding.exploration import Exploration
-from sidrec.errors import UsageError
 from sidrec.exclusion import Exclusion
+from sidrec.settings import read_settings
 
 
 class Metric(BaseModel):
@@ -125,14 +124,4 @@ def load_plan(path: Path) -> Plan:
     Raises:
         UsageError: the file is not there, is no YAML, or is no plan; each key that is wrong is named.
     """
-    try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"no plan in {path}: {error.strerror}", next_step="see docs/experimentation.md") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}", evidence=path) from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'plan'}: {one['msg']}" for one in error.errors())
-        raise UsageError(
-            f"{path} is no plan: {faults}", evidence=path, next_step="see docs/experimentation.md"
-        ) from error
+    return read_settings(path, Plan, "plan", next_step="see docs/experimentation.md")

@@ -7,11 +7,10 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sidrec import home
-from sidrec.errors import UsageError
+from sidrec.settings import read_settings
 
 VARIABLE = "SIDREC_RELEASE_POLICY"
 
@@ -72,9 +71,4 @@ def load_policy() -> Policy:
     path = Path(named) if named else home.home() / "release.yaml"
     if not named and not path.exists():
         return Policy()
-    try:
-        return Policy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise UsageError(f"no promotion policy at {path}: {error.strerror}", evidence=path) from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise UsageError(f"{path.name} is no promotion policy: {error}", evidence=path) from error
+    return read_settings(path, Policy, "promotion policy")

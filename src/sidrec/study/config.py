@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidrec.errors import RecipeError
 from sidrec.recipe import Recipe, load_recipe, parse_recipe
+from sidrec.settings import read_settings
 
 NAME = r"^[a-z][a-z0-9_]*$"
 DIGEST_LENGTH = 16
@@ -49,16 +50,7 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         RecipeError: no such file, no YAML mapping, or an unknown key; every fault is named.
     """
-    if not path.is_file():
-        raise RecipeError(f"no study at {path}", next_step="ls pipelines/studies")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return StudyConfig.model_validate(values)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise RecipeError(f"the study {path} does not load: {faults}") from error
+    return read_settings(path, StudyConfig, "study", next_step="ls pipelines/studies", refused=RecipeError)
 
 
 def variant_recipe(study: StudyConfig, variant: str, seed: int) -> Recipe:
