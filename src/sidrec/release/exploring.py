@@ -1,15 +1,28 @@
 """A share of users whose answers are drawn: on, otherwise, or off, by a row of the ledger like every other move."""
 
+from datetime import datetime
+
 from sidrec.decoding.exploration import Exploration
 from sidrec.errors import LedgerError
 from sidrec.release.authors import author_and_reason
 from sidrec.release.ledger import Ledger, LedgerRow
+from sidrec.release.policy import Policy, load_policy
 from sidrec.release.row import next_revision
 from sidrec.release.standing import standing
 
 
-def explore(exploration: Exploration | None, *, why: str, who: str, ledger: Ledger | None = None) -> LedgerRow:
+def explore(
+    exploration: Exploration | None,
+    *,
+    why: str,
+    who: str,
+    policy: Policy | None = None,
+    ledger: Ledger | None = None,
+    now: datetime | None = None,
+) -> LedgerRow:
     """Return the ledger's new row: from now on these users see drawn answers; None ends it.
+
+    Where the policy asks for two people, the row only asks. Ending it is the safe direction and waits for nobody.
 
     Raises:
         UsageError: no reason or no author.
@@ -37,4 +50,5 @@ def explore(exploration: Exploration | None, *, why: str, who: str, ledger: Ledg
             ),
             verdicts=present.verdicts,
             second_approver=present.second_approver,
+            pending_until=None if exploration is None else (policy or load_policy()).waits_until(now),
         )

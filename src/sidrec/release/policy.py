@@ -42,7 +42,7 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     two_person: bool = Field(
-        default=False, description="A promotion, start or ramp counts once somebody else approved it."
+        default=False, description="A promotion, start, ramp or exploration counts once somebody else approved it."
     )
     pending_hours: float = Field(default=24.0, gt=0, description="How long a promotion waits for its approval.")
     canary_share: float = Field(default=0.05, gt=0, lt=0.5, description="Share of users that a canary answers.")

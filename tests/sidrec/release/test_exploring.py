@@ -1,6 +1,7 @@
 """Exploration is a setting of the revision that a row of the ledger changes, never beside a running experiment."""
 
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -9,7 +10,8 @@ from sidrec.errors import LedgerError
 from sidrec.release import trial
 from sidrec.release.exploring import explore
 from sidrec.release.ledger import Ledger
-from sidrec.release.promotion import promote
+from sidrec.release.policy import Policy
+from sidrec.release.promotion import approve, promote
 from tests.release_world import make_bundle, make_signed
 from tests.sidrec.release.test_trial import DESIGN, MOVE
 
@@ -32,6 +34,30 @@ def test_exploration_comes_and_goes_by_rows() -> None:
     assert off.revision.contents_sha256 == first.revision.contents_sha256 != on.revision.contents_sha256
     assert [on.verdicts, off.verdicts] == [first.verdicts] * 2
     assert "exploration 0.02, temperature 1" in on.why
+
+
+def test_two_people_let_users_explore_and_one_ends_it() -> None:
+    """Drawn answers are asked for like a promotion; going back to the best ones waits for nobody."""
+    strict = Policy(two_person=True)
+    asked = explore(FEW, policy=strict, **MOVE)
+    seen = [_exploration()]
+    approve(None, why="small enough", who="bob", bundle_of=_unasked, verdict_of=_unasked)
+    seen.append(_exploration())
+    explore(None, policy=strict, **MOVE)
+    seen.append(_exploration())
+
+    assert asked.pending_until is not None
+    assert seen == [None, FEW, None]
+
+
+def _exploration() -> Exploration | None:
+    desired = Ledger().desired()
+    assert desired is not None
+    return desired.exploration
+
+
+def _unasked(*_: str) -> Never:
+    raise AssertionError("no bundle comes in")
 
 
 def test_what_is_so_already_is_refused() -> None:
