@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from sidrec import files
 from sidrec.bundle import Bundle, open_bundle
 from sidrec.data.catalog import Catalog
 from sidrec.errors import CheckFailedError
 from sidrec.recipe import Recipe, build, fit_inputs
+from sidrec.systems.base import FitInputs
 
 SECTIONS = (
     "kind",
@@ -42,14 +45,14 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     print(f"train_model: {_SAID[how]}", flush=True)
     if how == "scratch":
         fit = fit_inputs(recipe, catalog, inputs)
-        return {"rows": len(fit.baskets), "training": how, **system.fit(fit, folder)}
+        return {"rows": _rows(fit), "training": how, **system.fit(fit, folder)}
     live = open_bundle(inputs["champion"])
     _require_same_model(live, recipe, how)
     if how == "carry":
         before = Catalog.read(live.folder / "catalogue.parquet")
         return {"training": how, "from": live.bundle_id, **system.carry(live.folder, before, catalog, folder)}
     fit = replace(fit_inputs(recipe, catalog, inputs), start=live.folder)
-    return {"rows": len(fit.baskets), "training": how, "from": live.bundle_id, **system.fit(fit, folder)}
+    return {"rows": _rows(fit), "training": how, "from": live.bundle_id, **system.fit(fit, folder)}
 
 
 _SAID = {
@@ -57,6 +60,10 @@ _SAID = {
     "carry": "the live model is carried: every weight as it is",
     "fine_tune": "fine-tuned from the live model",
 }
+
+
+def _rows(fit: FitInputs) -> int:
+    return int(fit.baskets.select(pl.len()).collect().item())
 
 
 def _require_same_model(live: Bundle, recipe: Recipe, how: str) -> None:

@@ -368,7 +368,7 @@ def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) ->
     before = pl.col("day") < recipe.gate_start
     rows = pl.read_parquet(paths["training_set"]).filter(before) if "training_set" in paths else pl.DataFrame()
     return FitInputs(
-        baskets=pl.read_parquet(paths["baskets"]).filter(before),
+        baskets=pl.scan_parquet(paths["baskets"]).filter(before),
         training_set=rows,
         catalog=catalog,
         codebook=paths["codebook"],

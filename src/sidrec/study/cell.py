@@ -71,7 +71,7 @@ def model_cell(
     # Codes are what is kept of a codebook; what is said of items beside them is the data's.
     catalog = Catalog.build(data.items, stored.codes)
     inputs = FitInputs(
-        baskets=data.baskets,
+        baskets=data.baskets.lazy(),
         training_set=data.training_set,
         catalog=catalog,
         codebook=codebook,

@@ -85,7 +85,7 @@ class FitInputs:
     such a thing and is given None makes it.
     """
 
-    baskets: pl.DataFrame
+    baskets: pl.LazyFrame
     training_set: pl.DataFrame
     catalog: Catalog
     codebook: Path

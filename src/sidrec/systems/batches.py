@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sidrec.errors import UsageError
 from sidrec.quantization.sharding import Shards
-from sidrec.systems.history import History, Ints
+from sidrec.systems.history import BLOCK, Histories, History, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,10 @@ class TrainingSet:
         seed: int,
         shards: Shards | None = None,
     ) -> None:
-        least = 1 if sampling.split_share else 2
-        self.histories = [newest(history, sampling) for history in histories if _learnable(history, least)]
+        self.histories = Histories.of(histories)
+        sizes = newest_sizes(self.histories, sampling)
+        self.users = np.flatnonzero(sizes).astype(np.int32)
+        self.sizes = sizes[self.users]
         self.sampling = sampling
         self.fit_day = fit_day
         self.seed = seed
@@ -177,24 +179,25 @@ class TrainingSet:
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
-        return -(-len(self.histories) // self.sampling.batch_users)
+        return -(-len(self.users) // self.sampling.batch_users)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
         """Yield an epoch's batches from step `first` on; what came before changes nothing in them."""
         rng = np.random.default_rng([self.seed, epoch])
         # Users of like length share a batch, so little of it is padding; the noise mixes neighbours every epoch.
-        lengths = np.array([len(history) for history in self.histories])
-        order = np.argsort(lengths + rng.uniform(-0.5, 0.5, len(lengths)) * (1 + 0.2 * lengths), kind="stable")
+        sizes = self.sizes
+        order = np.argsort(sizes + rng.uniform(-0.5, 0.5, len(sizes)) * (1 + 0.2 * sizes), kind="stable")
         size = self.sampling.batch_users
         steps = rng.permutation(len(self))
         for step in range(first, len(steps)):
             rows = order[steps[step] * size : (steps[step] + 1) * size]
-            batch = self._batch(rows.tolist(), np.random.default_rng([self.seed, epoch, step]))
+            batch = self._batch(self.users[rows].tolist(), np.random.default_rng([self.seed, epoch, step]))
             # Every rank draws the whole batch and keeps its part, so the draws are those of one process.
             yield batch if self.shards is None else batch.part(self.shards.rank, self.shards.count)
 
-    def _batch(self, rows: list[int], rng: np.random.Generator) -> TrainingBatch:
-        chosen = [self._cut(self._with_splits(self.histories[row], rng), rng) for row in rows]
+    def _batch(self, users: list[int], rng: np.random.Generator) -> TrainingBatch:
+        known = (newest(self.histories[user], self.sampling) for user in users)
+        chosen = [self._cut(self._with_splits(history, rng), rng) for history in known]
         return collate(chosen, self.sampling, fit_day=self.fit_day, rng=rng)
 
     def _cut(self, history: History, rng: np.random.Generator) -> History:
@@ -230,26 +233,29 @@ def collate(
     every = sampling.points == "all"
     points = max(len(history) for history in read) if every else 1
     shape = (len(histories), points)
+    counts, lengths = (np.array(sizes) for sizes in zip(*((len(h), len(h.items)) for h in histories), strict=True))
+    user = np.repeat(np.arange(len(histories)), counts)
+    basket = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    days = np.concatenate([history.days for history in histories])
+    # The baskets that are predicted: all after the first, or the last alone.
+    point = basket - (1 if every else counts[user] - 1)
+    asked = np.flatnonzero(point >= 0)
+    at = user[asked], point[asked]
     limit, day = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     same_day, weight = np.zeros(shape), np.zeros(shape)
-    items, owners, item_weights = [], [], []
-    for user, history in enumerate(histories):
-        # The baskets that are predicted: all after the first, or the last alone.
-        low = 1 if every else len(history) - 1
-        count = len(history) - low
-        limit[user, :count] = np.arange(low - 1, low - 1 + count)
-        day[user, :count] = history.days[low:]
-        same_day[user, :count] = history.days[low:] == history.days[low - 1 : -1]
-        age = fit_day - history.days[low:]
-        half_life = sampling.half_life_days
-        weight[user, :count] = 1.0 if half_life is None else 0.5 ** (age / half_life)
-        first = history.start[low]
-        sizes = np.diff(history.start[low:])
-        items.append(history.items[first:])
-        owners.append(user * points + np.repeat(np.arange(count), sizes))
-        item_weights.append(np.where(_seen_before(history)[first:], sampling.repeat_weight, 1.0))
-    item, owner = np.concatenate(items), np.concatenate(owners)
-    item_weight = np.concatenate(item_weights)
+    limit[at], day[at] = basket[asked] - 1, days[asked]
+    same_day[at] = days[asked] == days[asked - 1]
+    half_life = sampling.half_life_days
+    weight[at] = 1.0 if half_life is None else 0.5 ** ((fit_day - days[asked]) / half_life)
+
+    items = np.concatenate([history.items for history in histories])
+    ends = np.concatenate([history.start[1:] for history in histories])
+    sizes = np.diff(ends + np.repeat(np.cumsum(lengths) - lengths, counts), prepend=0)
+    bought = np.repeat(np.arange(len(user)), sizes)
+    seen = _seen_before(items, user[bought], basket[bought])
+    target = point[bought] >= 0
+    item, owner = items[target], (user * points + point)[bought[target]]
+    item_weight = np.where(seen[target], sampling.repeat_weight, 1.0)
     totals = np.bincount(owner, item_weight, minlength=len(histories) * points)
     # A basket of repeats only teaches nothing where repeats have no weight.
     weight *= (totals > 0).reshape(shape)
@@ -267,15 +273,28 @@ def collate(
     )
 
 
-def _learnable(history: History, least: int) -> bool:
-    return len(history) > 1 or (len(history) == least and len(history.items) > 1)
-
-
 def newest(history: History, sampling: Sampling) -> History:
     """Return as much as the encoder sees before the last basket, and that basket."""
     if sampling.flatten:
         return history.newest_items(sampling.max_positions + int(history.start[-1] - history.start[-2]))
     return history.tail(sampling.max_positions + 1)
+
+
+def newest_sizes(histories: Histories, sampling: Sampling) -> NDArray[np.int32]:
+    """Return how many baskets `newest` leaves of each user, 0 for one that has nothing to be predicted."""
+    sizes = histories.sizes()
+    for low in range(0, len(histories), BLOCK):
+        own = sizes[low : low + BLOCK]
+        first = histories.first[low : low + len(own)]
+        end, start = first + own, histories.start
+        alone = (own == 1) & (start[end] - start[first] > 1) & (sampling.split_share > 0)
+        if sampling.flatten:
+            newest_event = start[np.maximum(end - 1, 0)] - sampling.max_positions
+            kept = end - np.maximum(np.searchsorted(start, newest_event, side="right") - 1, first)
+        else:
+            kept = np.minimum(own, sampling.max_positions + 1)
+        sizes[low : low + BLOCK] = np.where((own > 1) | alone, kept, 0)
+    return sizes
 
 
 def _systematic_sample(
@@ -297,10 +316,9 @@ def _systematic_sample(
     return sampled
 
 
-def _seen_before(history: History) -> NDArray[np.bool_]:
+def _seen_before(items: Ints, user: Ints, basket: Ints) -> NDArray[np.bool_]:
     """Return, for each event, whether an earlier basket of the user has the item."""
-    basket = np.repeat(np.arange(len(history)), np.diff(history.start))
-    _, inverse = np.unique(history.items, return_inverse=True)
-    first = np.full(inverse.max() + 1, len(history))
-    np.minimum.at(first, inverse, basket)
-    return basket > first[inverse]
+    _, pair = np.unique(user * (items.max(initial=0) + 1) + items, return_inverse=True)
+    first = np.full(len(items), len(items))
+    np.minimum.at(first, pair, basket)
+    return basket > first[pair]

@@ -1,12 +1,15 @@
 """Users' pasts as arrays of item indices: baskets in time order, and what item and code tables a system reads them by.
 
+One user's are a `History`; everybody's are columns, of which a user is copied when it is asked for.
+
 Axes: `item` catalogue rows, `level` codes of a semantic ID.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self, overload
 
 import numpy as np
-import polars as pl
 import torch
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from sidrec.data.catalog import PAD, Catalog
 from sidrec.systems.base import Query
 
 Ints = NDArray[np.int64]
+
+# Users or baskets that are looked at together where all of them are.
+BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +64,92 @@ class History:
         return History(self.items[low:], np.maximum(self.start[first:] - low, 0), self.days[first:])
 
 
-def histories_of(baskets: pl.DataFrame, catalog: Catalog) -> list[History]:
-    """Return each user's baskets with item indices, users in the table's order; unknown items are dropped."""
-    index_of = catalog.index_of
-    histories = []
-    for table in baskets.sort("user_id", "day").partition_by("user_id", maintain_order=True):
-        lists = [[index_of[item] for item in items if item in index_of] for items in table["item_ids"].to_list()]
-        days = table["day"].cast(pl.Int32).to_numpy().astype(np.int64)
-        kept = [row for row, items in enumerate(lists) if items]
-        if kept:
-            sizes = np.array([len(lists[row]) for row in kept], dtype=np.int64)
-            items = np.concatenate([np.array(lists[row], dtype=np.int64) for row in kept])
-            histories.append(History(items, np.concatenate([[0], np.cumsum(sizes)]), days[kept]))
-    return histories
+@dataclass(frozen=True, slots=True, eq=False)
+class Histories(Sequence[History]):
+    """Every user's baskets as columns, in memory or mapped from files.
+
+    Basket b is `items[start[b]:start[b + 1]]`, bought on day `days[b]`; user u has baskets `first[u]:first[u + 1]`.
+    Where there is a day `until`, baskets from it on are not there, and some users have none.
+    """
+
+    items: NDArray[np.int32]
+    start: NDArray[np.int64]
+    days: NDArray[np.int32]
+    first: NDArray[np.int64]
+    until: int | None = None
+
+    @classmethod
+    def of(cls, histories: Iterable[History]) -> "Histories":
+        """Return some users' histories as columns in memory."""
+        if isinstance(histories, Histories):
+            return histories
+        return cls.joined(
+            Histories(
+                history.items.astype(np.int32),
+                history.start,
+                history.days.astype(np.int32),
+                np.array([0, len(history)]),
+            )
+            for history in histories
+        )
+
+    @classmethod
+    def joined(cls, blocks: Iterable["Histories"]) -> Self:
+        """Return the users of all blocks, one after the other, in memory."""
+        items, start, days, first = (
+            [np.empty(0, np.int32)],
+            [np.zeros(1, np.int64)],
+            [np.empty(0, np.int32)],
+            [np.zeros(1, np.int64)],
+        )
+        for block in blocks:
+            start.append(block.start[1:] + start[-1][-1])
+            first.append(block.first[1:] + first[-1][-1])
+            items.append(block.items)
+            days.append(block.days)
+        return cls(np.concatenate(items), np.concatenate(start), np.concatenate(days), np.concatenate(first))
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    @overload
+    def __getitem__(self, user: int) -> History: ...
+
+    @overload
+    def __getitem__(self, user: slice) -> list[History]: ...
+
+    def __getitem__(self, user: int | slice) -> History | list[History]:
+        """Return a user's history in arrays of its own."""
+        rows = range(len(self))[user]
+        if isinstance(rows, range):
+            return [self[row] for row in rows]
+        low, high = self.first[rows], self.first[rows + 1]
+        start = self.start[low : high + 1]
+        items = self.items[start[0] : start[-1]].astype(np.int64)
+        whole = History(items, start - start[0], self.days[low:high].astype(np.int64))
+        return whole if self.until is None else whole.before(self.until)
+
+    def before(self, day: int) -> "Histories":
+        """Return the same users with the baskets of earlier days."""
+        return replace(self, until=day if self.until is None else min(day, self.until))
+
+    def sizes(self) -> NDArray[np.int32]:
+        """Return the number of each user's baskets."""
+        sizes = np.diff(self.first).astype(np.int32)
+        if self.until is not None:
+            for low in range(0, len(self), BLOCK):
+                first = self.first[low : low + BLOCK + 1]
+                there = np.cumsum(self.days[first[0] : first[-1]] < self.until)
+                sizes[low : low + BLOCK] = np.diff(np.concatenate([[0], there])[first - first[0]])
+        return sizes
+
+    def events(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """Yield the items of all events and their days, block by block."""
+        for low in range(0, len(self.days), BLOCK):
+            start = self.start[low : low + BLOCK + 1]
+            items = self.items[start[0] : start[-1]]
+            days = np.repeat(self.days[low : low + BLOCK], np.diff(start))
+            yield (items, days) if self.until is None else (items[days < self.until], days[days < self.until])
 
 
 def history_of(query: Query) -> History:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sidrec.systems.history import History
+from sidrec.systems.history import Histories, History
 
 # Weight of the whole past beside the recent window, in pseudo-baskets, and of never-bought items.
 PAST_WEIGHT = 30.0
@@ -25,12 +25,12 @@ def recent_masses(
     Args:
         smoothing: purchases in the window that every item is given, so that a new one has a mass.
     """
-    first_day = min(int(history.days[0]) for history in histories)
+    columns = Histories.of(histories)
+    first_day = min(int(day.min()) for _, day in columns.events() if len(day))
     days = last_day - first_day + 1
     sold = np.zeros((days + 1, num_items), dtype=np.float32)
-    for history in histories:
-        day = np.repeat(history.days, np.diff(history.start)) - first_day
-        np.add.at(sold, (np.minimum(day, days), history.items), 1.0)
+    for items, day in columns.events():
+        np.add.at(sold, (np.minimum(day - first_day, days), items), 1.0)
     before = np.concatenate([np.zeros((1, num_items), np.float32), sold[:days].cumsum(axis=0)])[:days]
     window = before - before[np.maximum(np.arange(days) - window_days, 0)]
     past = before + UNSEEN
@@ -40,15 +40,14 @@ def recent_masses(
 def total_masses(histories: Sequence[History], num_items: int) -> NDArray[np.float64]:
     """Return the masses [item] of the whole fit period: for data whose days carry no news."""
     counts = np.full(num_items, UNSEEN)
-    for history in histories:
-        np.add.at(counts, history.items, 1.0)
+    for items, _ in Histories.of(histories).events():
+        np.add.at(counts, items, 1.0)
     return counts
 
 
 def recent_counts(histories: Sequence[History], num_items: int, day: int, window_days: int = 28) -> NDArray[np.int64]:
     """Return in how many baskets each item was in the last days before `day`, as the catalogue counts at its end."""
     counts = np.zeros(num_items, dtype=np.int64)
-    for history in histories:
-        days = np.repeat(history.days, np.diff(history.start))
-        np.add.at(counts, history.items[(days >= day - window_days) & (days < day)], 1)
+    for items, days in Histories.of(histories).events():
+        np.add.at(counts, items[(days >= day - window_days) & (days < day)], 1)
     return counts

@@ -10,8 +10,9 @@ import torch
 
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.batches import Sampling, TrainingSet, encoder_input
-from sidrec.systems.history import History, histories_of
+from sidrec.systems.history import History
 from sidrec.systems.s2gr.prior import PopularityPrior
+from sidrec.systems.stored_histories import histories_of
 
 SAMPLING = Sampling(
     batch_users=2,

@@ -14,13 +14,13 @@ from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import NONE
 from sidrec.systems.base import Query, Ranking
 from sidrec.systems.config import RepeatConfig
-from sidrec.systems.history import histories_of
 from sidrec.systems.popularity_masses import recent_counts
 from sidrec.systems.repeat import RepeatPath, fit_repeat_path, history_items, with_best_offset
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig, S2GRTrainingConfig
 from sidrec.systems.s2gr.rank import S2GRRanker
 from sidrec.systems.s2gr.steps import GeneratorSteps
 from sidrec.systems.s2gr.train import S2GRSystem
+from sidrec.systems.stored_histories import histories_of
 
 DAY = 86_400
 NOW = 14_914 * DAY

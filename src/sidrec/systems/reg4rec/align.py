@@ -21,7 +21,6 @@ from sidrec.decoding.nodes import NONE
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.base import MODEL, WEIGHTS, FitInputs, link_unaligned
 from sidrec.systems.batches import Sampling
-from sidrec.systems.history import histories_of
 from sidrec.systems.reg4rec.categories import item_vectors
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig, Reg4RecSearchConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.losses import Tables, losses_after
@@ -31,6 +30,7 @@ from sidrec.systems.reg4rec.rank import MASSES, Reg4RecRanker, categories_in, lo
 from sidrec.systems.reg4rec.rewards import category_hits, step_consistency, step_hits
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Points, Rollout, RolloutSet
+from sidrec.systems.stored_histories import drop_histories, stored_histories
 from sidrec.systems.validation_rows import EPOCH, rows_value
 from sidrec.training.alignment import align_policy
 from sidrec.training.checkpoint import Checkpoints
@@ -71,7 +71,7 @@ def align(
     sets = TokenSets.of(inputs.catalog.codes, policy.codebook_size)
     policy, reference = without_dropout(policy), without_dropout(policy).eval().requires_grad_(False)
     codebooks = Codebook.load(inputs.codebook).quantizer.codebooks
-    histories = histories_of(inputs.baskets, inputs.catalog)
+    histories = stored_histories(inputs.baskets, inputs.catalog, folder)
     tables = Tables(
         sets.codes,
         categories_in(header, tensors).of(inputs.catalog.categories, item_vectors(sets.codes, codebooks)),
@@ -82,9 +82,10 @@ def align(
     reference.to(device)
     there = tables.to(device)
     data = RolloutSet(histories, sampling, alignment, end=end, seed=inputs.seed, model=policy, tables=there)
-    if not data.histories:
+    if not len(data.users):
+        drop_histories(folder)
         return link_unaligned(model, folder, "no user has two baskets before the rows that it would be judged by")
-    watched = data.points(range(min(GATE_USERS, len(data.histories))), _rng(inputs.seed), newest_only=True).to(device)
+    watched = data.points(range(min(GATE_USERS, len(data.users))), _rng(inputs.seed), newest_only=True).to(device)
 
     def value_now() -> float:
         answering = policy if device.type == "cpu" else copy.deepcopy(policy).cpu()
@@ -114,6 +115,7 @@ def align(
         limits=alignment,
         logs=TrainingLogs(folder / "logs" / "align"),
     )
+    drop_histories(folder)
     if summary["kept"] == "supervised":
         link_unaligned(model, folder, summary["reason"])
     else:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sidrec.systems.batches import Sampling, TrainingBatch, collate, newest
-from sidrec.systems.history import History
+from sidrec.systems.history import Histories, History
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig
 from sidrec.systems.reg4rec.horizon import Windows, path_rewards, window, windows_of
 from sidrec.systems.reg4rec.losses import Tables
@@ -69,33 +69,33 @@ class RolloutSet:
         model: Reg4RecModel,
         tables: Tables,
     ) -> None:
-        earlier = [history.before(end) for history in histories]
-        self.histories = [history for history in earlier if len(history) > 1]
+        self.histories = Histories.of(histories).before(end)
+        self.users = np.flatnonzero(self.histories.sizes() > 1).astype(np.int32)
         self.sampling = replace(sampling, points="last", split_share=0.0)
         self.config, self.end, self.seed = config, end, seed
         self.model, self.tables = model, tables
 
     def __len__(self) -> int:
         """Return the number of steps in a round."""
-        users = min(self.config.users_per_round, len(self.histories))
+        users = min(self.config.users_per_round, len(self.users))
         return -(-users // self.config.batch_users) * self.config.updates
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Rollout]:
         """Yield a round's rollouts from step `first` on."""
         config = self.config
-        users = np.random.default_rng([self.seed, epoch]).permutation(len(self.histories))[: config.users_per_round]
+        rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.users))[: config.users_per_round]
         for number in range(first // config.updates, len(self) // config.updates):
-            chosen = users[number * config.batch_users : (number + 1) * config.batch_users]
+            chosen = rows[number * config.batch_users : (number + 1) * config.batch_users]
             points = self.points(chosen.tolist(), np.random.default_rng([self.seed, epoch, number]))
             rollout = self.sampled(points.to(device_of(self.model)))
             done = first % config.updates if number == first // config.updates else 0
             for _ in range(config.updates - done):
                 yield rollout
 
-    def points(self, users: Sequence[int], rng: np.random.Generator, *, newest_only: bool = False) -> Points:
-        """Return users before one of their baskets after the first: a random one, or the newest."""
+    def points(self, rows: Sequence[int], rng: np.random.Generator, *, newest_only: bool = False) -> Points:
+        """Return the users of these rows before one of their baskets after the first: a random one, or the newest."""
         histories, windows = [], []
-        for user in users:
+        for user in self.users[rows].tolist():
             history = self.histories[user]
             basket = len(history) - 1 if newest_only else int(rng.integers(1, len(history)))
             windows.append(window(history, basket, horizon=self.config.horizon, decay=self.config.decay, end=self.end))

@@ -19,7 +19,7 @@ from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Quer
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import learn_repeat_path, path_of
-from sidrec.systems.history import History, histories_of
+from sidrec.systems.history import Histories
 from sidrec.systems.reg4rec.align import align
 from sidrec.systems.reg4rec.carry import carry_model
 from sidrec.systems.reg4rec.categories import Categories, fit_categories, item_vectors
@@ -44,6 +44,7 @@ from sidrec.systems.reg4rec.rank import (
     load_model,
 )
 from sidrec.systems.repeat import RepeatPath
+from sidrec.systems.stored_histories import drop_histories, stored_histories
 from sidrec.systems.validation_rows import EPOCH
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
@@ -75,7 +76,7 @@ class Reg4RecSystem:
         `folder/logs`.
         """
         shards = shards_from_environment()
-        world = _World.of(inputs, self.model)
+        world = _World.of(inputs, self.model, stored_histories(inputs.baskets, inputs.catalog, folder, shards))
         checkpoints = folder / "checkpoints"
         path, held_out_summary = None, {}
         epochs = self.training.epochs if inputs.start is None else self.training.fine_tune_epochs
@@ -104,6 +105,7 @@ class Reg4RecSystem:
         if shards is None or shards.rank == 0:
             write_model(folder / "model", generator, masses, world.categories, world.category, path, log)
             Checkpoints(checkpoints, minutes=0).clear()
+            drop_histories(folder)
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
             "epochs": log[-1]["epoch"],
@@ -184,7 +186,7 @@ class Reg4RecSystem:
         """Return the log and the items' masses of the day `end`; the generator then holds the averaged weights."""
         shards = shards_from_environment()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        histories = [history for history in (own.before(end) for own in world.histories) if len(history)]
+        histories = world.histories.before(end)
         prior = CodePrior.fit(histories, world.sets, self.training, last_day=end)
         today = prior.masses[prior.on(torch.tensor(end))]
         data = TrainingSet(histories, self.sampling(world.sets.num_slots), fit_day=end, seed=inputs.seed, shards=shards)
@@ -252,7 +254,7 @@ class Reg4RecSystem:
             ranker.score,
             inputs.training_set,
             inputs.catalog,
-            [history.before(cut) for history in world.histories],
+            world.histories.before(cut),
             cut=cut,
             half_life_days=self.repeat.half_life_days,
         )
@@ -264,7 +266,7 @@ class _World:
     """What both fits look at."""
 
     sets: TokenSets
-    histories: list[History]
+    histories: Histories
     categories: Categories
     category: Tensor
     fit_day: int
@@ -274,11 +276,10 @@ class _World:
         return len(self.categories.centres)
 
     @classmethod
-    def of(cls, inputs: FitInputs, config: Reg4RecModelConfig) -> "_World":
+    def of(cls, inputs: FitInputs, config: Reg4RecModelConfig, histories: Histories) -> "_World":
         codebooks = Codebook.load(inputs.codebook).quantizer.codebooks
         sets = TokenSets.of(inputs.catalog.codes, codebooks.shape[1])
         vectors = item_vectors(sets.codes, codebooks)
-        histories = histories_of(inputs.baskets, inputs.catalog)
         paths = inputs.catalog.categories
         if inputs.start is None:
             found = fit_categories(config.categories, paths, vectors, config.num_categories, seed=inputs.seed)

@@ -21,7 +21,7 @@ from sidrec.systems.base import MODEL, WEIGHTS, ExplainingModel, FitInputs, Quer
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
 from sidrec.systems.config import RepeatConfig
 from sidrec.systems.held_out import learn_repeat_path, path_of
-from sidrec.systems.history import History, code_table, has_code, histories_of
+from sidrec.systems.history import Histories, code_table, has_code
 from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.s2gr.carry import carry_model
 from sidrec.systems.s2gr.clusters import Clusters, cluster_codewords
@@ -38,6 +38,7 @@ from sidrec.systems.s2gr.rank import (
     load_answering_weights,
 )
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
+from sidrec.systems.stored_histories import drop_histories, stored_histories
 from sidrec.systems.validation_rows import EPOCH
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
@@ -68,7 +69,7 @@ class S2GRSystem:
         trie = PrefixTrie.from_codes(inputs.catalog.codes)
         codewords = Codebook.load(inputs.codebook).quantizer.codebooks
         clusters = cluster_codewords(codewords, inputs.catalog.codes, self.codebook, seed=inputs.seed)
-        histories = histories_of(inputs.baskets, inputs.catalog)
+        histories = stored_histories(inputs.baskets, inputs.catalog, folder, shards)
         fit_day = (inputs.fit_end - EPOCH).days
         checkpoints = folder / "checkpoints"
         path, held_out_summary = None, {}
@@ -100,6 +101,7 @@ class S2GRSystem:
         if shards is None or shards.rank == 0:
             self._write(folder / "model", generator, bias, path, clusters, log)
             Checkpoints(checkpoints, minutes=0).clear()
+            drop_histories(folder)
         return {
             "parameters": sum(parameter.numel() for parameter in generator.parameters()),
             "epochs": log[-1]["epoch"],
@@ -150,7 +152,7 @@ class S2GRSystem:
         inputs: FitInputs,
         trie: PrefixTrie,
         clusters: Clusters,
-        histories: Sequence[History],
+        histories: Histories,
         fit_day: int,
         epochs: int,
         checkpoints: Path,
@@ -204,7 +206,7 @@ class S2GRSystem:
         generator.cpu()
         return log, folded_bias(generator, prior.table[row], depth)
 
-    def _prior(self, histories: Sequence[History], trie: PrefixTrie, fit_day: int) -> PopularityPrior:
+    def _prior(self, histories: Histories, trie: PrefixTrie, fit_day: int) -> PopularityPrior:
         training = self.training
         if training.prior == "static":
             return PopularityPrior.static(histories, trie)
@@ -254,13 +256,13 @@ class S2GRSystem:
         inputs: FitInputs,
         trie: PrefixTrie,
         clusters: Clusters,
-        histories: Sequence[History],
+        histories: Histories,
         fit_day: int,
         checkpoints: Path,
     ) -> dict[str, Any]:
         """Return the repeat path learnt on the last days of the fit period, with a generator that ended before them."""
         cut = fit_day - self.training.validation_days
-        earlier = [history.before(cut) for history in histories]
+        earlier = histories.before(cut)
         generator = self._generator(inputs, trie, clusters, inputs.seed)
         epochs = self.training.held_out_epochs or self.training.epochs
         log, bias = self._train(
@@ -268,7 +270,7 @@ class S2GRSystem:
             inputs,
             trie,
             clusters,
-            [history for history in earlier if len(history)],
+            earlier,
             cut,
             epochs,
             checkpoints / "held_out",

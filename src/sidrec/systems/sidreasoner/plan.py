@@ -11,7 +11,6 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from sidrec.data.catalog import Catalog
-from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.config import (
     TINY,
     SIDReasonerActivationConfig,
@@ -27,6 +26,7 @@ from sidrec.systems.sidreasoner.points import held_out, points_of
 from sidrec.systems.sidreasoner.template_teacher import TemplateTeacher
 from sidrec.systems.sidreasoner.tokenizer import train_tokenizer
 from sidrec.systems.sidreasoner.vocab import SidVocab
+from sidrec.systems.stored_histories import histories_of
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 

@@ -16,7 +16,6 @@ from sidrec.errors import UsageError
 from sidrec.quantization.config import CodebookConfig
 from sidrec.quantization.sharding import Shards
 from sidrec.systems.base import MODEL, ExplainingModel, FitInputs, Query, RankingModel, link_unaligned
-from sidrec.systems.history import histories_of
 from sidrec.systems.sidreasoner.align import align_backbone
 from sidrec.systems.sidreasoner.backbone import LANGUAGE_MODEL, Backbone, load
 from sidrec.systems.sidreasoner.carry import carry_model
@@ -42,6 +41,7 @@ from sidrec.systems.sidreasoner.sft import Stage
 from sidrec.systems.sidreasoner.stages import Stages
 from sidrec.systems.sidreasoner.vllm_engine import VllmWriter, require_vllm
 from sidrec.systems.sidreasoner.vocab import SidVocab
+from sidrec.systems.stored_histories import histories_of
 from sidrec.systems.validation_rows import EPOCH, rows_value
 from sidrec.training.parallel import shards_from_environment
 

@@ -14,11 +14,11 @@ import torch
 from sidrec import files
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.base import MODEL, WEIGHTS
-from sidrec.systems.history import histories_of
 from sidrec.systems.reg4rec.align import terms, vitals
 from sidrec.systems.reg4rec.config import Reg4RecAlignmentConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.rollout import walk
 from sidrec.systems.reg4rec.rollouts import Rollout, RolloutSet
+from sidrec.systems.stored_histories import histories_of
 from sidrec.systems.validation_rows import rows_value
 from sidrec.training.grpo import group_advantages
 from tests.sidrec.systems.reg4rec.conftest import system_of
@@ -228,7 +228,7 @@ def test_nothing_is_learnt_from_the_days_of_the_rows_that_judge(world: Any, fitt
     def rounds(name: str, change: pl.Expr | None) -> list[dict[str, Any]]:
         baskets = world.baskets if change is None else world.baskets.with_columns(change)
         found: list[dict[str, Any]] = system_of(alignment={"learning_rate": 1e-3}).align(
-            fitted, replace(world.inputs(), baskets=baskets), tmp_path / name
+            fitted, replace(world.inputs(), baskets=baskets.lazy()), tmp_path / name
         )["rounds"]
         return found
 

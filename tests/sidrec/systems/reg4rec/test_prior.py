@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from sidrec.decoding.token_sets import TokenSets
-from sidrec.systems.history import History, histories_of
+from sidrec.systems.history import History
 from sidrec.systems.reg4rec.config import Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.prior import CodePrior
 from sidrec.systems.reg4rec.search import Open, search
 from sidrec.systems.reg4rec.steps import PathSteps
+from sidrec.systems.stored_histories import histories_of
 from tests.sidrec.systems.reg4rec.world import FIT_DAY, batch_of, model_of, prior_by_hand, tables_of
 
 

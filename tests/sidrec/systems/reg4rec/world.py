@@ -7,12 +7,12 @@ import torch
 from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.token_sets import TokenSets
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet
-from sidrec.systems.history import histories_of
 from sidrec.systems.reg4rec.categories import fit_categories, item_vectors
 from sidrec.systems.reg4rec.config import Reg4RecModelConfig, Reg4RecTrainingConfig
 from sidrec.systems.reg4rec.losses import Tables
 from sidrec.systems.reg4rec.model import Reg4RecModel
 from sidrec.systems.reg4rec.prior import CodePrior
+from sidrec.systems.stored_histories import histories_of
 
 FIT_DAY = 14_914
 SAMPLING = Sampling(

@@ -22,7 +22,7 @@ def fit(world: Path, folder: Path) -> None:
     """Fit on the world's files."""
     system = S2GRSystem(CODEBOOK, MODEL, TRAINING, RepeatConfig(enabled=False))
     catalog = Catalog.read(world / "catalogue.parquet")
-    baskets = pl.read_parquet(world / "baskets.parquet")
+    baskets = pl.scan_parquet(world / "baskets.parquet")
     system.fit(FitInputs(baskets, pl.DataFrame(), catalog, world / "codebook", date(2010, 11, 1), 0, 1), folder)
 
 

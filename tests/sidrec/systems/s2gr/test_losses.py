@@ -10,13 +10,14 @@ from sidrec.codebook.artefact import Codebook
 from sidrec.decoding.beam import score_items
 from sidrec.decoding.trie import PrefixTrie
 from sidrec.systems.batches import Sampling, TrainingBatch, TrainingSet, encoder_input
-from sidrec.systems.history import History, code_table, has_code, histories_of
+from sidrec.systems.history import History, code_table, has_code
 from sidrec.systems.s2gr.clusters import cluster_codewords
 from sidrec.systems.s2gr.config import S2GRCodebookConfig, S2GRModelConfig
 from sidrec.systems.s2gr.losses import Tables, _smoothed, alignment_loss, contrast_loss, losses, regulariser
 from sidrec.systems.s2gr.model import Decoding, S2GRModel
 from sidrec.systems.s2gr.prior import PopularityPrior
 from sidrec.systems.s2gr.steps import GeneratorSteps
+from sidrec.systems.stored_histories import histories_of
 
 FIT_DAY = 14_914
 HISTORY = History(np.array([3, 9, 40]), np.array([0, 2, 3]), np.array([10, 20]))

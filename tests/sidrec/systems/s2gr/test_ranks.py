@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from sidrec.errors import UsageError
 from sidrec.systems.batches import TrainingSet
-from sidrec.systems.history import histories_of
 from sidrec.systems.s2gr.losses import Tables
+from sidrec.systems.stored_histories import histories_of
 from tests.sidrec.systems.s2gr import rank_fit
 from tests.sidrec.systems.s2gr.test_losses import FIT_DAY, SAMPLING, batch, model_of, tables, terms_of
 
@@ -33,7 +33,7 @@ def test_two_gloo_processes_have_the_loss_curve_and_the_weights_of_one(world: An
     world.catalog.write(source / "catalogue.parquet")
     shutil.copytree(world.codebook, source / "codebook")
     rank_fit.fit(source, tmp_path / "one")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [*TORCHRUN, str(Path(rank_fit.__file__)), str(source), str(tmp_path / "two")]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -200,7 +200,7 @@ def test_a_memorised_set_is_decoded_without_a_mistake(world: Any, system: S2GRSy
     )
     model = system.model.model_copy(update={"dropout": 0.0})
     memoriser = S2GRSystem(system.codebook, model, training, RepeatConfig(enabled=False))
-    memoriser.fit(replace(world.inputs(), baskets=pl.DataFrame(rows)), tmp_path)
+    memoriser.fit(replace(world.inputs(), baskets=pl.LazyFrame(rows)), tmp_path)
     queries = [
         Query(np.array([first]), np.array([NOW - DAY]), np.zeros(1, dtype=np.int64), NOW, k=1, exclude_seen=False)
         for first, _ in pairs

@@ -29,7 +29,7 @@ def fits(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "world"
     source.mkdir()
     inputs = inputs_of(world)
-    inputs.baskets.write_parquet(source / "baskets.parquet")
+    inputs.baskets.sink_parquet(source / "baskets.parquet")
     inputs.catalog.write(source / "catalogue.parquet")
     shutil.copytree(inputs.codebook, source / "codebook")
     system_of().prepare(inputs, source)

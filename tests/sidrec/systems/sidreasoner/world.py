@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from sidrec.data.catalog import Catalog
-from sidrec.systems.history import History, histories_of
+from sidrec.systems.history import History
 from sidrec.systems.sidreasoner.config import SIDReasonerModelConfig, TinyConfig
 from sidrec.systems.sidreasoner.vocab import SidVocab
+from sidrec.systems.stored_histories import histories_of
 
 THEMES = ("garden", "kitchen", "winter", "paper", "travel", "music", "baby", "office")
 THINGS = ("lamp", "box", "bag", "set", "card", "cup", "clock", "sign")
