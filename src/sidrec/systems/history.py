@@ -96,17 +96,15 @@ class Histories(Sequence[History]):
     @classmethod
     def joined(cls, blocks: Iterable["Histories"]) -> Self:
         """Return the users of all blocks, one after the other, in memory."""
-        items, start, days, first = (
-            [np.empty(0, np.int32)],
-            [np.zeros(1, np.int64)],
-            [np.empty(0, np.int32)],
-            [np.zeros(1, np.int64)],
-        )
+        items, days = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        start, first = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+        events = baskets = 0
         for block in blocks:
-            start.append(block.start[1:] + start[-1][-1])
-            first.append(block.first[1:] + first[-1][-1])
             items.append(block.items)
+            start.append(block.start[1:] + events)
             days.append(block.days)
+            first.append(block.first[1:] + baskets)
+            events, baskets = events + len(block.items), baskets + len(block.days)
         return cls(np.concatenate(items), np.concatenate(start), np.concatenate(days), np.concatenate(first))
 
     def __len__(self) -> int:

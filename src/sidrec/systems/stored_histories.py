@@ -54,22 +54,25 @@ def histories_of(baskets: pl.DataFrame | pl.LazyFrame, catalog: Catalog) -> Hist
     return Histories.joined(_blocks(baskets.lazy(), catalog))
 
 
-def write_histories(baskets: pl.LazyFrame, catalog: Catalog, folder: Path) -> None:
+def write_histories(table: pl.LazyFrame, catalog: Catalog, folder: Path) -> None:
     """Write the columns of `Histories` as files of a folder; maps of older ones stay as they were."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    ends = {"start": 0, "first": 0}
+    events = baskets = 0
     with ExitStack() as opened:
         out = {name: opened.enter_context((folder / name).open("wb")) for name in COLUMNS}
-        for name in ends:
-            out[name].write(bytes(8))
-        for block in _blocks(baskets, catalog):
-            for name, kind in COLUMNS.items():
-                column = getattr(block, name)
-                if name in ends:
-                    column = column[1:] + ends[name]
-                    ends[name] += int(getattr(block, name)[-1])
-                out[name].write(column.astype(kind).tobytes())
+
+        def write(name: str, column: NDArray[Any]) -> None:
+            out[name].write(column.astype(COLUMNS[name]).tobytes())
+
+        write("start", np.zeros(1))
+        write("first", np.zeros(1))
+        for block in _blocks(table, catalog):
+            write("items", block.items)
+            write("start", block.start[1:] + events)
+            write("days", block.days)
+            write("first", block.first[1:] + baskets)
+            events, baskets = events + len(block.items), baskets + len(block.days)
 
 
 def open_histories(folder: Path) -> Histories:
