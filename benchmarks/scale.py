@@ -32,6 +32,8 @@ GOALS: dict[str, float | None] = {
     "validate": None,
     "sequences": 1.1,
     "sequences duckdb": 1.1,
+    "histories written": 1.1,
+    "training batch": 0.1,
     "codebook fit": 1.05,
     "codebook assign": 1.05,
     "trie build": 1.1,
@@ -73,7 +75,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 def rows(sizes: Sizes) -> Iterator[Row]:
     """Yield every step at every size, and then, step by step, the exponent and the bytes that each one more takes."""
     for family in sizes.families:
-        thing = "events" if family == "events" else "items"
+        thing = "events" if family in ("events", "histories") else "items"
         seen: dict[str, list[Measured]] = {step: [] for step in FAMILIES[family]}
         for count in sizes.events if thing == "events" else sizes.items:
             with tempfile.TemporaryDirectory(prefix="sidrec-scale-") as name:

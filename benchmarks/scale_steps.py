@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.histories import histories_written, training_batch
+
 ROOT = Path(__file__).parents[1]
 AS_OF, DAYS, GATE_DAYS = date(2026, 1, 1), 365, 30
 # Events a user has, on how many days, and events an item.
@@ -31,6 +33,10 @@ def prepare(family: str, count: int, folder: Path) -> None:
     """Write the inputs of a family's first step, a chunk in memory at a time; later ones read what it leaves."""
     if family == "events":
         _write_raw(count, folder)
+    elif family == "histories":
+        from benchmarks.histories import write_baskets
+
+        write_baskets(count, folder)
     elif family == "vectors":
         from benchmarks.mixture import write_mixture
 
@@ -140,17 +146,21 @@ def serving_step(count: int, folder: Path) -> Cost:
 
 FAMILIES: dict[str, dict[str, Callable[[int, Path], Cost]]] = {
     "events": {"ingest": ingest, "validate": validate, "sequences": sequences, "sequences duckdb": sequences},
+    "histories": {"histories written": histories_written, "training batch": training_batch},
     "vectors": {"codebook fit": codebook_fit, "codebook assign": codebook_assign},
     "catalogue": {"trie build": trie_build, "serving step": serving_step},
 }
 # What a step imports, so that none of it counts as the step's.
 _RAW = ("sidrec.recipe", "sidrec.data.adapters", "sidrec.data.accounting", "sidrec.data.cleaning")
+_HISTORIES = ("polars", "sidrec.systems.batches", "sidrec.systems.stored_histories")
 _VECTORS = ("benchmarks.mixture", "sidrec.quantization.residual_kmeans", "safetensors.torch")
 _IMPORTS = {
     "ingest": _RAW,
     "validate": (*_RAW, "components.validate_events.run", "components.validate_events.suite"),
     "sequences": (*_RAW, "components.build_sequences.run"),
     "sequences duckdb": (*_RAW, "components.build_sequences.run", "sidrec.data.relations", "ibis.backends.duckdb"),
+    "histories written": _HISTORIES,
+    "training batch": _HISTORIES,
     "codebook fit": _VECTORS,
     "codebook assign": _VECTORS,
     "trie build": ("benchmarks.trie",),

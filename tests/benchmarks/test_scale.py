@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from benchmarks import scale
+from benchmarks.histories import histories_written, training_batch
 from benchmarks.scale import QUICK, Measured, Sizes
 from benchmarks.scale_steps import FAMILIES, ingest, prepare, sequences
 
@@ -78,6 +79,19 @@ def test_the_events_are_a_shops(tmp_path: Path) -> None:
         made, prepared = (pl.read_parquet(tmp_path / f"{name}.{end}").sort(order) for end in ("cleaned", "parquet"))
         assert made.equals(prepared), name
     assert 2 < kept / sequences(5_000, tmp_path)["baskets"] < 6
+
+
+def test_histories_are_written_of_every_event_of_a_table_in_order(tmp_path: Path) -> None:
+    """Each event takes 4 bytes, a basket 12, a user 8; what a process holds is said by user."""
+    prepare("histories", 12_000, tmp_path)
+    table = pl.read_parquet(tmp_path / "baskets.parquet")
+    events, users = int(table["item_ids"].list.len().sum()), table["user_id"].n_unique()
+    cost = histories_written(12_000, tmp_path)
+
+    assert table.equals(table.sort("user_id", "day"))
+    assert cost["events"] == events == pytest.approx(12_000, rel=0.1)
+    assert cost["file MB"] == round((4 * events + 12 * len(table) + 8 * users + 16) / 1e6, 1)
+    assert training_batch(12_000, tmp_path)["users"] == users
 
 
 @pytest.mark.slow
