@@ -366,7 +366,7 @@ def fit_inputs(recipe: Recipe, catalog: "Catalog", paths: Mapping[str, Path]) ->
 
     # Later baskets are the gate's; nothing of them may reach a weight.
     before = pl.col("day") < recipe.gate_start
-    rows = pl.read_parquet(paths["training_set"]).filter(before) if "training_set" in paths else pl.DataFrame()
+    rows = pl.scan_parquet(paths["training_set"]).filter(before) if "training_set" in paths else pl.LazyFrame()
     return FitInputs(
         baskets=pl.scan_parquet(paths["baskets"]).filter(before),
         training_set=rows,

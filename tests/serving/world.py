@@ -34,8 +34,8 @@ def make_bundle(folder: Path, *, name: str = "bundle", newest: int = 0, item_id:
         }
     )
     catalog = Catalog.build(items, np.arange(NUM_ITEMS, dtype=np.int32)[:, None])
-    empty = pl.DataFrame()
-    PopularitySystem().fit(FitInputs(empty.lazy(), empty, catalog, work, recipe.gate_start, 0, 1), work)
+    empty = pl.LazyFrame()
+    PopularitySystem().fit(FitInputs(empty, empty, catalog, work, recipe.gate_start, 0, 1), work)
     catalog.write(work / "catalogue.parquet")
     (work / "recipe.yaml").write_text((ROOT / "pipelines/recipes/popularity_retail.yaml").read_text())
     files.write_json_atomic(

@@ -40,8 +40,8 @@ def make(tmp_path: Path, project_root: Path) -> Callable[[list[int]], Recommende
 
     def recommender(recent: list[int], removed: Sequence[str] = ()) -> Recommender:
         catalog = catalog_of(recent, removed)
-        empty = pl.DataFrame()
-        PopularitySystem().fit(FitInputs(empty.lazy(), empty, catalog, tmp_path, recipe.gate_start, 0, 1), tmp_path)
+        empty = pl.LazyFrame()
+        PopularitySystem().fit(FitInputs(empty, empty, catalog, tmp_path, recipe.gate_start, 0, 1), tmp_path)
         return Recommender.from_parts(
             bundle_id="b-000000000000",
             recipe=recipe,

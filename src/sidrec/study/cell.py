@@ -72,7 +72,7 @@ def model_cell(
     catalog = Catalog.build(data.items, stored.codes)
     inputs = FitInputs(
         baskets=data.baskets.lazy(),
-        training_set=data.training_set,
+        training_set=data.training_set.lazy(),
         catalog=catalog,
         codebook=codebook,
         fit_end=data.fit_end,

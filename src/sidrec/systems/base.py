@@ -78,7 +78,7 @@ def ranking_of(
 
 @dataclass(frozen=True, slots=True)
 class FitInputs:
-    """What a system may learn from: days before `fit_end` only.
+    """What a system may learn from: days before `fit_end` only; tables are read when they are asked for.
 
     `training_set` has one row per user and day of the last `validation_days` of the fit period. `start` is a folder of
     weights to go on from, of a model over as many codes. `prepared` is what `Prepares.prepare` wrote; a fit that needs
@@ -86,7 +86,7 @@ class FitInputs:
     """
 
     baskets: pl.LazyFrame
-    training_set: pl.DataFrame
+    training_set: pl.LazyFrame
     catalog: Catalog
     codebook: Path
     fit_end: date

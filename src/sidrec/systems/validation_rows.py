@@ -20,8 +20,22 @@ from sidrec.evaluation.metrics import ndcg_at_k
 from sidrec.systems.base import FitInputs, Query, RankingModel
 
 EPOCH = date(1970, 1, 1)
-MOST_ROWS = 500
+# Rows that are looked at, each with its user's history: an aligned model's value, and all that a repeat path, of eleven
+# weights, is learnt from.
+MOST_ROWS, MOST_DRAWN = 500, 1 << 16
 BEAM_WIDTH = 20
+
+
+def drawn_rows(training_set: pl.LazyFrame, seed: int) -> pl.DataFrame:
+    """Return the rows of a training set; of more than 65,536, so many of them, drawn by the seed."""
+    if not training_set.collect_schema():
+        return pl.DataFrame()
+    count = int(training_set.select(pl.len()).collect().item())
+    if count > MOST_DRAWN:
+        chosen = np.sort(np.random.default_rng([seed, 0x2EB]).permutation(count)[:MOST_DRAWN])
+        kept = pl.LazyFrame({"row": chosen}, schema={"row": pl.get_index_type()})
+        training_set = training_set.with_row_index("row").join(kept, on="row", how="semi").drop("row")
+    return training_set.collect(engine="streaming")
 
 
 def validation_rows(training_set: pl.DataFrame, catalog: Catalog) -> tuple[list[Query], Int[Tensor, "row target"]]:
@@ -51,9 +65,10 @@ def validation_rows(training_set: pl.DataFrame, catalog: Catalog) -> tuple[list[
 
 def rows_value(inputs: FitInputs) -> Callable[[RankingModel], float] | None:
     """Return NDCG@10 on rows of the training set, as a function of the model; None where there is no row."""
-    if inputs.training_set.is_empty():
+    rows = drawn_rows(inputs.training_set, inputs.seed)
+    if rows.is_empty():
         return None
-    queries, targets = validation_rows(inputs.training_set, inputs.catalog)
+    queries, targets = validation_rows(rows, inputs.catalog)
     if not queries:
         return None
     chosen = np.sort(np.random.default_rng([inputs.seed, 0xA11]).permutation(len(queries))[:MOST_ROWS])

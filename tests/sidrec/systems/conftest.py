@@ -30,7 +30,7 @@ class World:
     codebook: Path
 
     def inputs(self, seed: int = 0) -> FitInputs:
-        return FitInputs(self.baskets.lazy(), self.training_set, self.catalog, self.codebook, FIT_END, seed, 1)
+        return FitInputs(self.baskets.lazy(), self.training_set.lazy(), self.catalog, self.codebook, FIT_END, seed, 1)
 
 
 def save_codebook(folder: Path) -> None:

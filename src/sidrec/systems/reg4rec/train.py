@@ -45,7 +45,7 @@ from sidrec.systems.reg4rec.rank import (
 )
 from sidrec.systems.repeat import RepeatPath
 from sidrec.systems.stored_histories import drop_histories, stored_histories
-from sidrec.systems.validation_rows import EPOCH
+from sidrec.systems.validation_rows import EPOCH, drawn_rows
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train
@@ -252,7 +252,7 @@ class Reg4RecSystem:
         learnt = learn_repeat_path(
             ranker,
             ranker.score,
-            inputs.training_set,
+            drawn_rows(inputs.training_set, inputs.seed),
             inputs.catalog,
             world.histories.before(cut),
             cut=cut,

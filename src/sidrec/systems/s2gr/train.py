@@ -39,7 +39,7 @@ from sidrec.systems.s2gr.rank import (
 )
 from sidrec.systems.s2gr.steps import GeneratorSteps, folded_bias
 from sidrec.systems.stored_histories import drop_histories, stored_histories
-from sidrec.systems.validation_rows import EPOCH
+from sidrec.systems.validation_rows import EPOCH, drawn_rows
 from sidrec.training.checkpoint import Checkpoints
 from sidrec.training.logs import TrainingLogs
 from sidrec.training.loop import LoopConfig, train
@@ -281,7 +281,7 @@ class S2GRSystem:
         learnt = learn_repeat_path(
             ranker,
             partial(_scores, ranker),
-            inputs.training_set,
+            drawn_rows(inputs.training_set, inputs.seed),
             inputs.catalog,
             earlier,
             cut=cut,

@@ -240,7 +240,7 @@ def test_nothing_is_learnt_from_the_days_of_the_rows_that_judge(world: Any, fitt
 def test_what_cannot_be_aligned_is_skipped_and_said(
     world: Any, fitted: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    inputs = replace(world.inputs(), training_set=pl.DataFrame())
+    inputs = replace(world.inputs(), training_set=pl.LazyFrame())
     summary = system_of(alignment=change).align(fitted, inputs, tmp_path)
 
     assert said in summary["skipped"]

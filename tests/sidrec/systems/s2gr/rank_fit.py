@@ -23,7 +23,7 @@ def fit(world: Path, folder: Path) -> None:
     system = S2GRSystem(CODEBOOK, MODEL, TRAINING, RepeatConfig(enabled=False))
     catalog = Catalog.read(world / "catalogue.parquet")
     baskets = pl.scan_parquet(world / "baskets.parquet")
-    system.fit(FitInputs(baskets, pl.DataFrame(), catalog, world / "codebook", date(2010, 11, 1), 0, 1), folder)
+    system.fit(FitInputs(baskets, pl.LazyFrame(), catalog, world / "codebook", date(2010, 11, 1), 0, 1), folder)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ held: list[float] = []
 def inputs_of(world: Path) -> FitInputs:
     """Return the world's files with the corpus that was prepared there."""
     catalog, baskets = Catalog.read(world / "catalogue.parquet"), pl.scan_parquet(world / "baskets.parquet")
-    inputs = FitInputs(baskets, pl.DataFrame(), catalog, world / "codebook", date(2010, 11, 1), 0, 1)
+    inputs = FitInputs(baskets, pl.LazyFrame(), catalog, world / "codebook", date(2010, 11, 1), 0, 1)
     return replace(inputs, prepared=world / "prepared")
 
 
