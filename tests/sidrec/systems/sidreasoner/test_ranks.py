@@ -34,7 +34,7 @@ def fits(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(inputs.codebook, source / "codebook")
     system_of().prepare(inputs, source)
     rank_fit.fit(source, folder / "alone")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [*TORCHRUN, "-m", rank_fit.__name__, str(source), str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-30000:]
