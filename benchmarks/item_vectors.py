@@ -17,12 +17,11 @@ from torch import Tensor
 
 from sidrec import files
 from sidrec.clock import day_start
-from sidrec.data.adapters import open_adapter
 from sidrec.data.baskets import build_baskets, build_items
-from sidrec.data.cleaning import clean
 from sidrec.data.config import DataConfig, EmbeddingConfig
 from sidrec.data.embedder import TextEmbedder, item_texts
 from sidrec.data.graph import item_graph, smooth
+from sidrec.data.ingest import clean_tables
 from sidrec.quantization.config import CodebookConfig
 from sidrec.study.data import DATA_VARIABLE
 
@@ -106,9 +105,8 @@ def _retail() -> tuple[list[Path], pl.DataFrame, pl.DataFrame]:
     path = ROOT / RETAIL
     if not path.is_file():
         raise MissingDataError(f"online_retail: {path} is missing")
-    adapter = open_adapter(DataConfig.model_validate({"adapter": "online_retail", "events": path}), RETAIL_FIT_END)
-    raw = adapter.read()
-    cleaned = clean(raw.events, adapter.parse(raw), gate_start=RETAIL_FIT_END, watermark=None)
+    data = DataConfig.model_validate({"adapter": "online_retail", "events": path})
+    cleaned = clean_tables(data, as_of=RETAIL_FIT_END, gate_start=RETAIL_FIT_END, watermark=None)
     before = pl.col("timestamp") < day_start(RETAIL_FIT_END)
     baskets = build_baskets(cleaned.events.filter(before), RETAIL_FIT_END)
     return [path], build_items(cleaned.sales.filter(before), cleaned.items_raw, baskets, RETAIL_FIT_END), baskets

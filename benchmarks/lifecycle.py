@@ -24,10 +24,9 @@ from sidrec.codebook.build import Built, Sources, build, churn
 from sidrec.codebook.config import LifecycleConfig
 from sidrec.codebook.diff import diff
 from sidrec.codebook.health_report import span_alarm
-from sidrec.data.adapters import open_adapter
 from sidrec.data.baskets import build_baskets, build_items
-from sidrec.data.cleaning import Cleaned, clean
 from sidrec.data.embedding import Embedder, fit_embedder, open_embedder
+from sidrec.data.ingest import Tables, clean_tables
 from sidrec.recipe import S2GRRecipe, load_recipe
 from sidrec.release.provenance import git_sha
 
@@ -126,13 +125,11 @@ def _settings(recipe: S2GRRecipe) -> dict[str, Any]:
     return recipe.lifecycle.model_dump(mode="json", exclude={"verb"})
 
 
-def _cleaned(recipe: S2GRRecipe, day: date) -> Cleaned:
-    adapter = open_adapter(recipe.data, day)
-    raw = adapter.read()
-    return clean(raw.events, adapter.parse(raw), gate_start=day, watermark=None)
+def _cleaned(recipe: S2GRRecipe, day: date) -> Tables:
+    return clean_tables(recipe.data, as_of=day, gate_start=day, watermark=None)
 
 
-def _world(cleaned: Cleaned, day: date) -> World:
+def _world(cleaned: Tables, day: date) -> World:
     before = pl.col("timestamp") < day_start(day)
     baskets = build_baskets(cleaned.events.filter(before), day)
     return World(build_items(cleaned.sales.filter(before), cleaned.items_raw, baskets, day), baskets)

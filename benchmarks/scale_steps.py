@@ -9,6 +9,7 @@ import importlib
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -48,19 +49,22 @@ def prepare(family: str, count: int, folder: Path) -> None:
 
 
 def ingest(count: int, folder: Path) -> Cost:
-    """Read, parse, clean and account for raw events, and write the clean tables beside those of `prepare`."""
+    """Read, parse, clean and account for raw events by the engine that the environment names, and write the tables."""
     from sidrec.data.accounting import account
     from sidrec.data.adapters import open_adapter
+    from sidrec.data.batch import open_batch
     from sidrec.data.cleaning import clean
+    from sidrec.data.counting import count as counts_of
+    from sidrec.data.engine import open_engine
 
-    recipe = _recipe(folder)
-    adapter = open_adapter(recipe.data, recipe.as_of)
-    raw = adapter.read()
-    source = adapter.parse(raw)
-    cleaned = clean(raw.events, source, gate_start=recipe.gate_start, watermark=None)
-    kept = account(source, cleaned)["kept"]
-    for name in ("events", "sales", "items_raw"):
-        getattr(cleaned, name).write_parquet(folder / f"{name}.cleaned")
+    recipe, engine = _recipe(folder), open_engine()
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        tables = Path(name)
+        batch = open_batch(open_adapter(recipe.data, recipe.as_of), engine, tables)
+        cleaned = clean(batch.parse(), engine, tables, gate_start=recipe.gate_start, watermark=None)
+        kept = account(counts_of(cleaned))["kept"]
+        for table in ("events", "sales", "items_raw"):
+            getattr(cleaned, table).move(folder / f"{table}.cleaned")
     return {"kept": kept}
 
 
@@ -145,20 +149,31 @@ def serving_step(count: int, folder: Path) -> Cost:
 
 
 FAMILIES: dict[str, dict[str, Callable[[int, Path], Cost]]] = {
-    "events": {"ingest": ingest, "validate": validate, "sequences": sequences, "sequences duckdb": sequences},
+    "events": {
+        "ingest": ingest,
+        "ingest duckdb": ingest,
+        "validate": validate,
+        "validate duckdb": validate,
+        "sequences": sequences,
+        "sequences duckdb": sequences,
+    },
     "histories": {"histories written": histories_written, "training batch": training_batch},
     "vectors": {"codebook fit": codebook_fit, "codebook assign": codebook_assign},
     "catalogue": {"trie build": trie_build, "serving step": serving_step},
 }
 # What a step imports, so that none of it counts as the step's.
-_RAW = ("sidrec.recipe", "sidrec.data.adapters", "sidrec.data.accounting", "sidrec.data.cleaning")
+_RAW = ("sidrec.recipe", "sidrec.data.adapters", "sidrec.data.accounting", "sidrec.data.batch")
 _HISTORIES = ("polars", "sidrec.systems.batches", "sidrec.systems.stored_histories")
+_VALIDATE = ("components.validate_events.run", "components.validate_events.suite")
+_DUCKDB = ("sidrec.data.relations", "ibis.backends.duckdb")
 _VECTORS = ("benchmarks.mixture", "sidrec.quantization.residual_kmeans", "safetensors.torch")
 _IMPORTS = {
     "ingest": _RAW,
-    "validate": (*_RAW, "components.validate_events.run", "components.validate_events.suite"),
+    "ingest duckdb": (*_RAW, *_DUCKDB),
+    "validate": (*_RAW, *_VALIDATE),
+    "validate duckdb": (*_RAW, *_VALIDATE, *_DUCKDB),
     "sequences": (*_RAW, "components.build_sequences.run"),
-    "sequences duckdb": (*_RAW, "components.build_sequences.run", "sidrec.data.relations", "ibis.backends.duckdb"),
+    "sequences duckdb": (*_RAW, "components.build_sequences.run", *_DUCKDB),
     "histories written": _HISTORIES,
     "training batch": _HISTORIES,
     "codebook fit": _VECTORS,

@@ -10,9 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sidrec.clock import day_start
-from sidrec.data.adapters import open_adapter
 from sidrec.data.baskets import build_baskets, build_items
-from sidrec.data.cleaning import clean
+from sidrec.data.ingest import clean_tables
 from sidrec.evaluation.protocol import NextBasket, next_basket_v1
 from sidrec.recipe import load_recipe
 
@@ -99,9 +98,7 @@ def retail_tables() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return baskets and items of the shipped data, by the cleaning of the pipeline."""
     _, recipe = load_recipe(ROOT / "pipelines" / "recipes" / "popularity_retail.yaml")
     data = recipe.data.model_copy(update={"events": ROOT / "data" / "online_retail" / "transactions.parquet"})
-    adapter = open_adapter(data, recipe.as_of)
-    raw = adapter.read()
-    cleaned = clean(raw.events, adapter.parse(raw), gate_start=recipe.gate_start, watermark=data.watermark)
+    cleaned = clean_tables(data, as_of=recipe.as_of, gate_start=recipe.gate_start, watermark=data.watermark)
     baskets = build_baskets(cleaned.events, recipe.as_of)
     return baskets, build_items(cleaned.sales, cleaned.items_raw, baskets, recipe.gate_start)
 

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 
 from sidrec.data.baskets import build_baskets, build_items
-from sidrec.data.engine import Engine, open_engine
+from sidrec.data.engine import open_engine
+from sidrec.data.tables import Polars, StoredEngine
 from sidrec.errors import CheckFailedError
 from sidrec.recipe import Recipe
 
@@ -21,7 +22,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
         CheckFailedError: a window is empty, or the catalogue and its titles differ.
     """
     engine = open_engine()
-    counts = _in_memory(recipe, inputs, folder) if engine is None else _on(engine, recipe, inputs, folder)
+    counts = _in_memory(recipe, inputs, folder) if isinstance(engine, Polars) else _on(engine, recipe, inputs, folder)
     if not (counts["fit_baskets"] and counts["gate_baskets"]):
         empty = f"in [{recipe.gate_start}, {recipe.as_of})" if counts["fit_baskets"] else f"before {recipe.gate_start}"
         raise CheckFailedError(
@@ -66,7 +67,7 @@ def _in_memory(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict
     }
 
 
-def _on(engine: Engine, recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+def _on(engine: StoredEngine, recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
     """Do the same on an engine that holds no table in memory."""
     from sidrec.data.relations import baskets_of, catalogue_of, window_counts
 

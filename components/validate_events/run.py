@@ -5,19 +5,23 @@ rule stops the run, and the step leaves `evidence.json` and Data Docs that say w
 """
 
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import polars as pl
+
 from sidrec import files
 from sidrec.data.accounting import account, accounting_lines
 from sidrec.data.adapters import Adapter, open_adapter
-from sidrec.data.adapters.source import RawTables, Source, SourceRefusedError, as_text
+from sidrec.data.adapters.source import SourceRefusedError, as_text
+from sidrec.data.batch import Batch, open_batch
 from sidrec.data.cleaning import Cleaned, clean
+from sidrec.data.counting import Counts, count
 from sidrec.data.engine import Spark, open_engine
 from sidrec.data.facts import Fact, batch_facts
-from sidrec.data.rows import count_broken
 from sidrec.errors import ValidationFailedError
 from sidrec.recipe import Recipe, parse_recipe
 
@@ -42,90 +46,93 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
     Raises:
         ValidationFailedError: a batch rule is broken; its evidence lies in `folder`.
     """
-    adapter = open_adapter(recipe.data, recipe.as_of)
-    shutil.rmtree(folder / DATA_DOCS, ignore_errors=True)
-    try:
-        raw = adapter.read()
-        # GX takes seconds to import; an unreadable file is refused before that.
-        from components.validate_events.suite import Validator
+    adapter, engine = open_adapter(recipe.data, recipe.as_of), open_engine()
+    for left in (folder / DATA_DOCS, *folder.glob("tables-*")):
+        shutil.rmtree(left, ignore_errors=True)
+    # In the step's folder, which an engine's other machines see.
+    with tempfile.TemporaryDirectory(prefix="tables-", dir=folder) as tables:
+        try:
+            batch = open_batch(adapter, engine, Path(tables))
+            # GX takes seconds to import; an unreadable file is refused before that.
+            from components.validate_events.suite import Validator
 
-        engine = open_engine()
-        validator = Validator(folder / DATA_DOCS, engine if isinstance(engine, Spark) else None)
-        _check_source(adapter, raw, validator, folder)
-        source = adapter.parse(raw)
-    except SourceRefusedError as error:
-        _refuse_source(error, folder)
-    cleaned = clean(raw.events, source, gate_start=recipe.gate_start, watermark=recipe.data.watermark)
-    accounting = account(source, cleaned)
-    for line in accounting_lines(accounting):
-        print(f"validate_events: {line}", flush=True)
-    cleaned.quarantine.write_parquet(folder / "quarantine")
-    facts = batch_facts(source, cleaned, recipe.validation, gate_start=recipe.gate_start, as_of=recipe.as_of)
-    findings = _check_batch(recipe, source, cleaned, facts, validator)
-    accounting["not_checked"] = [f"{fact.rule}: {fact.sentence}" for fact in facts if fact.value is None]
-    files.write_json_atomic(folder / "accounting", accounting)
-    validator.write_docs()
-    _stop_if_failed(findings, folder)
-    cleaned.events.write_parquet(folder / "events")
-    cleaned.sales.write_parquet(folder / "sales")
-    cleaned.items_raw.write_parquet(folder / "items_raw")
+            validator = Validator(folder / DATA_DOCS, engine if isinstance(engine, Spark) else None)
+            _check_source(adapter, batch, validator, folder)
+            cleaned = clean(
+                batch.parse(), engine, Path(tables), gate_start=recipe.gate_start, watermark=recipe.data.watermark
+            )
+        except SourceRefusedError as error:
+            _refuse_source(error, folder)
+        counts = count(cleaned)
+        accounting = account(counts)
+        for line in accounting_lines(accounting):
+            print(f"validate_events: {line}", flush=True)
+        cleaned.quarantine.move(folder / "quarantine")
+        facts = batch_facts(counts, recipe.validation, gate_start=recipe.gate_start, as_of=recipe.as_of)
+        findings = _check_batch(recipe, cleaned, counts, facts, validator)
+        accounting["not_checked"] = [f"{fact.rule}: {fact.sentence}" for fact in facts if fact.value is None]
+        files.write_json_atomic(folder / "accounting", accounting)
+        validator.write_docs()
+        _stop_if_failed(findings, folder)
+        for name in ("events", "sales", "items_raw"):
+            getattr(cleaned, name).move(folder / name)
     (folder / EVIDENCE).unlink(missing_ok=True)
-    counts = {name: accounting[name] for name in ("rows_in", "kept", "quarantined", "merged", "anonymous", "sales")}
-    return {"rows": accounting["kept"], **counts, **accounting["result"], "not_checked": accounting["not_checked"]}
+    shown = ("rows_in", "kept", "quarantined", "merged", "anonymous", "sales")
+    return {
+        "rows": accounting["kept"],
+        **{name: accounting[name] for name in shown},
+        **accounting["result"],
+        "not_checked": accounting["not_checked"],
+    }
 
 
-def _check_source(adapter: Adapter, raw: RawTables, validator: "Validator", folder: Path) -> None:
+def _check_source(adapter: Adapter, batch: Batch, validator: "Validator", folder: Path) -> None:
     """Stop unless every column is there and looks like what it is called."""
     from components.validate_events.suite import column_expectations, format_expectations
 
-    tables = {"events": raw.events, "items": raw.items}
-    needed = adapter.columns()
+    paths = adapter.paths()
     findings: list[Finding] = []
-    for name, columns in needed.items():
-        table = tables[name]
+    for name, columns in adapter.columns().items():
+        table = batch.events if name == "events" else batch.items
         assert table is not None
-        formats = [one for one in adapter.formats(raw) if one.table == name and one.column in table.columns]
+        if isinstance(table, pl.DataFrame):
+            table = as_text(table, columns, path=paths[name])
+            present = table.columns
+        else:
+            present = as_text(batch.schema.to_frame(), columns, path=paths[name]).columns
+        formats = [one for one in adapter.formats() if one.table == name and one.column in present]
         expectations = column_expectations(name, columns) + format_expectations(formats)
-        text = as_text(table, columns, path=raw.paths[name])
-        findings += validator.validate(f"{name}_columns", text, expectations)
+        findings += validator.validate(f"{name}_columns", table, expectations)
     if not all(one.passed for one in findings):
         validator.write_docs()
     _stop_if_failed(findings, folder)
 
 
 def _check_batch(
-    recipe: Recipe, source: Source, cleaned: Cleaned, facts: Sequence[Fact], validator: "Validator"
+    recipe: Recipe, cleaned: Cleaned, counts: Counts, facts: Sequence[Fact], validator: "Validator"
 ) -> "list[Finding]":
     """Return the batch's findings; the row tier's warnings are checked against the row tier's own counts."""
     from components.validate_events import suite
 
-    rows = source.rows.drop("title")
-    null_share = rows["user_id"].null_count() / rows.height
-    of_rows = validator.validate(
-        "rows",
-        rows,
-        [
-            suite.null_user_expectation(recipe.validation.max_null_user_share, null_share),
-            *suite.row_expectations(cleaned.rules),
-        ],
-    )
+    users = suite.null_user_expectation(recipe.validation.max_null_user_share, counts.no_user / counts.rows)
+    of_rows = validator.validate("rows", cleaned.rows.place, [users, *suite.row_expectations(cleaned.rules)])
     batch, warnings = of_rows[0], of_rows[1:]
-    _agree(cleaned, source, warnings)
-    if cleaned.events.is_empty():
-        kept = []
-    else:
-        kept = validator.validate("kept_events", cleaned.events, suite.kept_expectations())
+    _agree(counts, warnings)
+    kept = []
+    if counts.events:
+        events = cleaned.events.place
+        kept = validator.validate("kept_events", events, suite.kept_expectations())
+        kept += validator.validate("kept_order", events, [suite.order_expectation()], in_order=True)
     of_facts = validator.validate("batch", suite.fact_table(facts), suite.fact_expectations(facts))
     return [batch, *of_facts, *kept]
 
 
-def _agree(cleaned: Cleaned, source: Source, warnings: "Sequence[Finding]") -> None:
-    """Two engines count each rule; a difference is a bug in one of them, never the data's."""
-    ours = count_broken(source.rows, cleaned.rules)
+def _agree(counts: Counts, warnings: "Sequence[Finding]") -> None:
+    """Each rule is counted twice; a difference is a bug in one of the two ways, never the data's."""
     theirs: Counter[str] = Counter()
     for one in warnings:
         theirs[one.rule] += one.observed
-    assert ours == dict(theirs), f"row rules: polars counts {ours}, Great Expectations {theirs}"
+    assert counts.broken == dict(theirs), f"row rules: we count {counts.broken}, Great Expectations {theirs}"
 
 
 def _stop_if_failed(findings: "Sequence[Finding]", folder: Path) -> None:

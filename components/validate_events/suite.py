@@ -1,8 +1,6 @@
 """Great Expectations judges a batch: what it looks like, which rows break rules, and its facts as a whole."""
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import polars as pl
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations import core as gxe
 
+from components.validate_events.parts import RESULT, judge_parts
 from sidrec.data.adapters.source import ColumnFormat
 from sidrec.data.engine import Spark
 from sidrec.data.facts import Fact
@@ -40,7 +39,7 @@ class Validator:
         """Start a run.
 
         Args:
-            spark: judges the tables instead of pandas; it reads them from beside the docs, where its machines see them.
+            spark: judges the tables that lie on disk, instead of pandas part by part.
         """
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -53,13 +52,21 @@ class Validator:
         }
         self._context.add_data_docs_site(site_name=SITE, site_config=site)
         self._spark = spark
-        self._folder = data_docs.parent
-        sources = self._context.data_sources
-        self._source: Any = sources.add_pandas("batch") if spark is None else sources.add_spark("batch", persist=False)
+        self._pandas: Any = self._context.data_sources.add_pandas("batch")
+        self._cluster: Any = None if spark is None else self._context.data_sources.add_spark("spark", persist=False)
 
-    def validate(self, suite: str, table: pl.DataFrame, expectations: Sequence[Any]) -> list[Finding]:
-        """Return a finding per expectation, in order; each carries `meta` = {rule, sentence}."""
-        batch = self._source.add_dataframe_asset(suite).add_batch_definition_whole_dataframe(suite)
+    def validate(
+        self, suite: str, table: pl.DataFrame | Path, expectations: Sequence[Any], *, in_order: bool = False
+    ) -> list[Finding]:
+        """Return a finding per expectation, in order; each carries `meta` = {rule, sentence}.
+
+        Args:
+            table: in memory, or Parquet that is larger.
+            in_order: the order of rows is judged, which Spark does not keep.
+        """
+        by_spark = self._spark is not None and isinstance(table, Path) and not in_order
+        source = self._cluster if by_spark else self._pandas
+        batch = source.add_dataframe_asset(suite).add_batch_definition_whole_dataframe(suite)
         # Results come back in GX's own order, so each expectation carries its place.
         for place, expectation in enumerate(expectations):
             expectation.meta = {**expectation.meta, "place": place}
@@ -70,20 +77,17 @@ class Validator:
                 suite=self._context.suites.add(gx.ExpectationSuite(name=suite, expectations=list(expectations))),
             )
         )
-        with self._frame(table) as frame:
-            result = definition.run(batch_parameters={"dataframe": frame}, result_format={"result_format": "SUMMARY"})
-        findings = sorted(result.results, key=lambda one: _meta(one)["place"])
-        return [_finding(suite, one) for one in findings]
-
-    @contextlib.contextmanager
-    def _frame(self, table: pl.DataFrame) -> Iterator[Any]:
-        """Give the table as the engine's own frame."""
-        if self._spark is None:
-            yield table.to_pandas()
-            return
-        with tempfile.TemporaryDirectory(prefix="spark-", dir=self._folder) as folder:
-            table.write_parquet(Path(folder) / "table.parquet")
-            yield self._spark.session.read.parquet(folder)
+        columns = list(dict.fromkeys(one.column for one in expectations))
+        if isinstance(table, pl.DataFrame):
+            frame: Any = table.select(column for column in columns if column in table.columns).to_pandas()
+            result = definition.run(batch_parameters={"dataframe": frame}, result_format=RESULT)
+        elif by_spark:
+            assert self._spark is not None
+            frame = self._spark.session.read.parquet(str(table))
+            result = definition.run(batch_parameters={"dataframe": frame}, result_format=RESULT)
+        else:
+            result = judge_parts(self._context, definition, table, columns)
+        return [_finding(suite, one) for one in sorted(result.results, key=lambda one: int(_meta(one)["place"]))]
 
     def write_docs(self) -> None:
         """Write the Data Docs of every suite that ran."""
@@ -210,7 +214,7 @@ def null_user_expectation(max_share: float, share: float) -> Any:
 
 
 def kept_expectations() -> list[Any]:
-    """Return what every event that is handed on satisfies, whatever the adapter's rules."""
+    """Return what every event that is handed on satisfies, whatever the adapter's rules; their order is apart."""
     filled = [
         gxe.ExpectColumnValuesToNotBeNull(
             column=column, meta={"rule": "kept_events", "sentence": f"every kept event has a {column}"}
@@ -226,10 +230,14 @@ def kept_expectations() -> list[Any]:
         )
         for column in ("quantity", "price")
     ]
-    order = gxe.ExpectColumnValuesToBeIncreasing(
+    return [*filled, *ranges]
+
+
+def order_expectation() -> Any:
+    """Return that events are handed on in time order."""
+    return gxe.ExpectColumnValuesToBeIncreasing(
         column="timestamp", meta={"rule": "kept_events", "sentence": "kept events are in time order"}
     )
-    return [*filled, *ranges, order]
 
 
 def fact_table(facts: Sequence[Fact]) -> pl.DataFrame:

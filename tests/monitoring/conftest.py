@@ -7,9 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sidrec.data.adapters import open_adapter
 from sidrec.data.baskets import build_baskets
-from sidrec.data.cleaning import clean
+from sidrec.data.ingest import clean_tables
 from sidrec.recipe import Recipe, load_recipe
 from tests.monitoring.drift_world import BUNDLE_ID, World, at
 
@@ -25,9 +24,8 @@ def recipe(project_root: Path) -> Recipe:
 @pytest.fixture(scope="session")
 def retail(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real basket table, by the library's own ingestion."""
-    adapter = open_adapter(recipe.data, recipe.as_of)
-    raw = adapter.read()
-    cleaned = clean(raw.events, adapter.parse(raw), gate_start=recipe.gate_start, watermark=recipe.data.watermark)
+    data = recipe.data
+    cleaned = clean_tables(data, as_of=recipe.as_of, gate_start=recipe.gate_start, watermark=data.watermark)
     path = tmp_path_factory.mktemp("retail") / "baskets"
     build_baskets(cleaned.events, recipe.as_of).write_parquet(path)
     return path

@@ -3,74 +3,62 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import polars as pl
-
-from sidrec.data.adapters.source import Source
-from sidrec.data.cleaning import Cleaned
-from sidrec.data.events import day_of
-from sidrec.data.rows import count_broken
+from sidrec.data.counting import Counts
 
 
-def account(source: Source, cleaned: Cleaned) -> dict[str, Any]:
+def account(counts: Counts) -> dict[str, Any]:
     """Return where every source row went.
 
     `observed` counts each fault on its own, so a row may count in several; `dropped` gives a row to the
     first rule that it breaks.
     """
-    rows_in = source.rows.height
-    by_rule = dict(cleaned.rule.drop_nulls().value_counts().iter_rows())
-    broken = count_broken(source.rows, cleaned.rules)
-    dropped, left = [], rows_in
-    for rule in cleaned.rules:
-        left -= by_rule.get(rule.rule, 0)
+    dropped: list[dict[str, Any]] = []
+    left = counts.rows
+    for rule in counts.rules:
+        rows = counts.dropped.get(rule.rule, 0)
+        left -= rows
         dropped.append(
             {
                 "rule": rule.rule,
                 "name": rule.name,
                 "reason": rule.reason,
                 "action": rule.action,
-                "rows": by_rule.get(rule.rule, 0),
-                "rows_observed": broken[rule.rule],
+                "rows": rows,
+                "rows_observed": counts.broken[rule.rule],
                 "rows_left": left,
             }
         )
     anonymous = sum(row["rows"] for row in dropped if row["action"] == "sales_only")
-    kept, quarantined = cleaned.events.height, cleaned.quarantine.height
-    balance = kept + quarantined + cleaned.merged + anonymous
-    assert rows_in == balance, f"{rows_in} rows in, {balance} accounted for"
-    assert cleaned.sales.height == kept + cleaned.merged + anonymous
+    merged = left - counts.events
+    balance = counts.events + counts.quarantined + merged + anonymous
+    assert counts.rows == balance, f"{counts.rows} rows in, {balance} accounted for"
+    assert counts.sales == counts.events + merged + anonymous
     return {
         "schema_version": 1,
-        "rows_in": rows_in,
-        "kept": kept,
-        "quarantined": quarantined,
-        "merged": cleaned.merged,
+        "rows_in": counts.rows,
+        "kept": counts.events,
+        "quarantined": counts.quarantined,
+        "merged": merged,
         "anonymous": anonymous,
-        "sales": cleaned.sales.height,
-        "observed": source.observed,
+        "sales": counts.sales,
+        "observed": counts.observed,
         "dropped": dropped,
-        "derived": source.derived,
-        "result": _result(cleaned),
+        "derived": counts.derived,
+        "result": {
+            "events": counts.events,
+            "users": counts.users,
+            "items": counts.items,
+            "orders": counts.orders,
+            "baskets": counts.baskets,
+            "first_event": _iso(counts.first),
+            "last_event": _iso(counts.last),
+            "watermark": counts.last,
+        },
     }
 
 
-def _result(cleaned: Cleaned) -> dict[str, Any]:
-    events = cleaned.events
-    first, last = events["timestamp"].min(), events["timestamp"].max()
-    return {
-        "events": events.height,
-        "users": events["user_id"].n_unique(),
-        "items": events["item_id"].n_unique(),
-        "orders": cleaned.orders,
-        "baskets": events.select(pl.struct("user_id", day_of()).n_unique()).item(),
-        "first_event": _iso(first),
-        "last_event": _iso(last),
-        "watermark": last,
-    }
-
-
-def _iso(seconds: Any) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).isoformat()
+def _iso(seconds: int | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def accounting_lines(accounting: dict[str, Any]) -> list[str]:

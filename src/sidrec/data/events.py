@@ -39,5 +39,8 @@ def day_of(column: str = "timestamp") -> pl.Expr:
 
 
 def total(column: str) -> pl.Expr:
-    """Return a group's sum of a column, null where no value is known (a plain sum would say 0)."""
-    return pl.when(pl.col(column).count() > 0).then(pl.col(column).sum()).alias(column)
+    """Return a group's sum of a column, added up in the group's order, null where no value is known.
+
+    A plain sum says 0 there, and adds parts of a unit in an order of its own, which no other engine has.
+    """
+    return pl.when(pl.col(column).count() > 0).then(pl.col(column).implode().list.sum().first()).alias(column)

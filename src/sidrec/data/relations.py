@@ -4,12 +4,12 @@ No engine but polars keeps an order by itself, so what depends on one names it: 
 `place`, and lists are sorted by it.
 """
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sidrec.clock import DAY_S, day_start
 from sidrec.data.baskets import RECENT_DAYS
-from sidrec.data.engine import conform
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir  # type: ignore[import-untyped]
@@ -39,15 +39,14 @@ def baskets_of(events: "ir.Table", as_of: date) -> "ir.Table":
     lines = events.group_by("user_id", "day_number", "item_id").agg(
         timestamp=events.timestamp.min(),
         place=events.place.min(),
-        # Added up in one order, so that a sum is the same number in every run and on every engine.
-        quantity=_in_order(events.place, events.quantity).sums(),
+        quantity=_total(events.place, events.quantity),
     )
     baskets = lines.group_by("user_id", "day_number").agg(
         time=lines.timestamp.min(),
         item_ids=_in_order(lines.place, lines.item_id),
         quantities=_in_order(lines.place, lines.quantity),
     )
-    return conform(baskets.mutate(day=_date(baskets.day_number)), BASKETS).order_by("user_id", "day")
+    return _conform(baskets.mutate(day=_date(baskets.day_number)), BASKETS).order_by("user_id", "day")
 
 
 def catalogue_of(sales: "ir.Table", items_raw: "ir.Table", baskets: "ir.Table", gate_start: date) -> "ir.Table":
@@ -62,7 +61,7 @@ def catalogue_of(sales: "ir.Table", items_raw: "ir.Table", baskets: "ir.Table", 
     items = items.mutate(
         popularity=items.popularity.fill_null(0), recent_popularity=items.recent_popularity.fill_null(0)
     )
-    return conform(items, ITEMS).order_by("item_id")
+    return _conform(items, ITEMS).order_by("item_id")
 
 
 def window_counts(baskets: "ir.Table", gate_start: date) -> "ir.Table":
@@ -78,6 +77,20 @@ def window_counts(baskets: "ir.Table", gate_start: date) -> "ir.Table":
     )
 
 
+def totals_of(lines: "ir.Table", key: tuple[str, ...]) -> "ir.Table":
+    """Return each key's first position and the total of its quantities."""
+    return (
+        lines.group_by(*key)
+        .agg(position=lines.position.min(), quantity=_total(lines.position, lines.quantity))
+        .select("position", "quantity")
+    )
+
+
+def _conform(rows: "ir.Table", schema: Mapping[str, str]) -> "ir.Table":
+    """Return the schema's columns in its order and types (Ibis names)."""
+    return rows.select(**{name: rows[name].cast(kind) for name, kind in schema.items()})
+
+
 def _day_number(times: Any) -> Any:
     """Return the UTC day of unix seconds, in days since 1970."""
     return (times / DAY_S).floor().cast("int64")
@@ -88,6 +101,17 @@ def _date(days: Any) -> Any:
 
     # By way of a timestamp: DuckDB adds days to a date and gets one, which Ibis does not know.
     return (ibis.date(1970, 1, 1) + days.as_interval("D")).cast("timestamp").cast("date")
+
+
+def _total(by: Any, values: Any) -> Any:
+    """Return what `sidrec.data.events.total` does: a group's sum in the order of `by`, null where no value is known.
+
+    Added up in one order, a sum is the same number in every run and on every engine.
+    """
+    import ibis
+
+    known = _in_order(by, values).filter(lambda value: value.notnull())
+    return (values.count() > 0).ifelse(known.sums(), ibis.null("float64"))
 
 
 def _in_order(by: Any, values: Any) -> Any:

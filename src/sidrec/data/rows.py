@@ -1,15 +1,17 @@
 """The row tier: ordered rules, and a row belongs to the first rule that it breaks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import polars as pl
+import narwhals as nw
+
+from sidrec.data.tables import Rows, counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowRule:
-    """One condition on one column, plain enough for two engines to evaluate it.
+    """One condition on one column, plain enough for every engine to evaluate it.
 
     A null breaks only `required`. `sales_only` rows are good sales of nobody we know: they count for
     items, never for users.
@@ -26,9 +28,9 @@ class RowRule:
     required: bool = False
     action: Literal["quarantine", "sales_only"] = "quarantine"
 
-    def broken(self) -> pl.Expr:
+    def broken(self) -> nw.Expr:
         """Return, for each row, whether it breaks this rule."""
-        column = pl.col(self.column)
+        column = nw.col(self.column)
         faults = []
         if self.required:
             faults.append(column.is_null())
@@ -40,22 +42,25 @@ class RowRule:
             faults.append(column < self.at_least)
         if self.at_most is not None:
             faults.append(column > self.at_most)
-        return pl.any_horizontal([fault.fill_null(False) for fault in faults])
+        return nw.any_horizontal(*(fault.fill_null(False) for fault in faults), ignore_nulls=False)
 
 
-def first_broken(rows: pl.DataFrame, rules: Sequence[RowRule]) -> pl.Series:
+def first_broken(rules: Sequence[RowRule]) -> nw.Expr:
     """Return, for each row, the first rule that it breaks, or null for a clean row."""
-    chain = pl.coalesce(
-        [pl.when(rule.broken()).then(pl.lit(rule.rule)) for rule in rules] + [pl.lit(None, dtype=pl.String)]
-    )
-    return rows.with_columns(chain.alias("rule"))["rule"]
+    return _first((rule.rule, rule.broken()) for rule in rules).alias("rule")
 
 
-def count_broken(rows: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, int]:
+def reasons(rules: Sequence[RowRule]) -> nw.Expr:
+    """Return, for each row, why it broke the rule that `rule` names."""
+    return _first((rule.reason, nw.col("rule") == rule.rule) for rule in rules).alias("reason")
+
+
+def _first(texts: Iterable[tuple[str, nw.Expr]]) -> nw.Expr:
+    """Return, for each row, the first text whose condition holds, or null."""
+    none = nw.lit(None, dtype=nw.String)
+    return nw.coalesce(*(nw.when(holds).then(nw.lit(text)) for text, holds in texts), none)
+
+
+def count_broken(rows: Rows, rules: Sequence[RowRule]) -> dict[str, int]:
     """Return how many rows break each rule, whichever other rule they also break."""
-    if not rules:
-        return {}
-    return {
-        name: int(count)
-        for name, count in rows.select(r.broken().sum().alias(r.rule) for r in rules).row(0, named=True).items()
-    }
+    return counted(rows, **{rule.rule: rule.broken().sum() for rule in rules})

@@ -17,8 +17,8 @@ from sidrec import files
 from sidrec.clock import day_start
 from sidrec.data.adapters import open_adapter
 from sidrec.data.baskets import build_baskets, build_items
-from sidrec.data.cleaning import clean
 from sidrec.data.history import running_histories
+from sidrec.data.ingest import clean_tables
 from sidrec.errors import UsageError
 from sidrec.evaluation.protocol import NextBasket, TargetKind, Targets, next_basket_v1
 from sidrec.evaluation.sequences import ROWS_HISTORY, leave_one_out, read_sequences, temporal, training_table
@@ -115,9 +115,8 @@ def _baskets(recipe: Recipe, target: Target) -> StudyData:
     if target == "valid":
         days = recipe.training.validation_days if isinstance(recipe, CodebookRecipe) else 31
         as_of, start = start, start - timedelta(days=days)
-    adapter = open_adapter(recipe.data.model_copy(update={"events": path}), as_of)
-    raw = adapter.read()
-    cleaned = clean(raw.events, adapter.parse(raw), gate_start=start, watermark=recipe.data.watermark)
+    data = recipe.data.model_copy(update={"events": path})
+    cleaned = clean_tables(data, as_of=as_of, gate_start=start, watermark=data.watermark)
     before = pl.col("timestamp") < day_start(as_of)
     baskets = build_baskets(cleaned.events.filter(before), as_of)
     items = build_items(cleaned.sales.filter(before), cleaned.items_raw, baskets, start)
@@ -130,7 +129,7 @@ def _baskets(recipe: Recipe, target: Target) -> StudyData:
         items=items,
         training_set=training_rows(fit, start, days=recipe.features.training_set_days, cap=recipe.features.history_cap),
         fit_end=start,
-        digest=_digest(sorted(raw.paths.values())),
+        digest=_digest(sorted(open_adapter(data, as_of).paths().values())),
         name=path.stem,
     )
 

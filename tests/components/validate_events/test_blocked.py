@@ -187,16 +187,18 @@ def test_watermark_lets_a_partial_last_day_pass(tmp_path: Path) -> None:
 
 
 def test_a_retry_after_a_refusal_starts_clean(tmp_path: Path) -> None:
-    """The same folder, once the data are right, holds no evidence of the earlier refusal."""
+    """The same folder, once the data are right, holds no evidence of a refusal and no table of a run that was killed."""
     data = world.shop_data(tmp_path)
     good = (tmp_path / "events.csv").read_bytes()
     (tmp_path / "events.csv").write_bytes(b"")
     refused(world.shop_recipe(data), tmp_path)
     (tmp_path / "events.csv").write_bytes(good)
+    (tmp_path / "step" / "tables-killed").mkdir()
 
     run(world.shop_recipe(data), {}, tmp_path / "step")
 
     assert not (tmp_path / "step" / "evidence.json").exists()
+    assert not list((tmp_path / "step").glob("tables-*"))
 
 
 def test_new_content_under_an_old_name_is_a_new_step(tmp_path: Path) -> None:

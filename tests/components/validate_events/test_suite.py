@@ -3,6 +3,7 @@
 from itertools import product
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 import pytest
 
@@ -35,7 +36,7 @@ def test_both_engines_count_the_same(rows: pl.DataFrame, rules: tuple[RowRule, .
     findings = suite.Validator(tmp_path).validate("rows", rows, suite.row_expectations(rules))
 
     counted = {rule.rule: sum(one.observed for one in findings if one.rule == rule.rule) for rule in rules}
-    assert counted == count_broken(rows, rules)
+    assert counted == count_broken(nw.from_native(rows.lazy()), rules)
     assert all(counted.values())
 
 

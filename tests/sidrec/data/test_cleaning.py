@@ -2,6 +2,7 @@
 
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from sidrec.data.accounting import account, accounting_lines
 from sidrec.data.adapters.online_retail import OnlineRetail
-from sidrec.data.adapters.source import RawTables
-from sidrec.data.cleaning import Cleaned, clean
+from sidrec.data.batch import placed
+from sidrec.data.cleaning import clean
 from sidrec.data.config import DataConfig
+from sidrec.data.counting import count
+from sidrec.data.tables import Polars
 
 GATE_START = date(2010, 11, 1)
 SCHEMA = {
@@ -27,13 +30,30 @@ SCHEMA = {
 }
 
 
-def cleaned(rows: list[tuple[object, ...]], watermark: date | None = None) -> tuple[Cleaned, dict[str, object]]:
+class Result(NamedTuple):
+    """The tables of a cleaned sheet."""
+
+    events: pl.DataFrame
+    sales: pl.DataFrame
+    items_raw: pl.DataFrame
+    quarantine: pl.DataFrame
+
+
+def cleaned(rows: list[tuple[object, ...]], watermark: date | None = None) -> tuple[Result, dict[str, object]]:
     """Clean hand-written line items: (invoice, code, title, quantity, time, price, customer)."""
-    sheet = pl.DataFrame([(*row, "United Kingdom") for row in rows], schema=SCHEMA, orient="row")
+    return cleaned_sheet(
+        pl.DataFrame([(*row, "United Kingdom") for row in rows], schema=SCHEMA, orient="row"), watermark
+    )
+
+
+def cleaned_sheet(sheet: pl.DataFrame, watermark: date | None = None) -> tuple[Result, dict[str, object]]:
     adapter = OnlineRetail(DataConfig(adapter="online_retail", events=Path("unused.parquet")))
-    source = adapter.parse(RawTables({}, sheet))
-    result = clean(sheet, source, gate_start=GATE_START, watermark=watermark)
-    return result, account(source, result)
+    engine, nowhere = Polars(), Path()
+    shown = placed(sheet)
+    source = adapter.source(engine.lift(adapter.rows(shown), nowhere), engine.lift(shown, nowhere), None)
+    made = clean(source, engine, nowhere, gate_start=GATE_START, watermark=watermark)
+    tables = (made.events.frame, made.sales.frame, made.items_raw.frame, made.quarantine.frame)
+    return Result(*tables), account(count(made))
 
 
 NOON = "2010-10-01 12:00:00"
@@ -163,10 +183,8 @@ def test_a_column_called_rule_is_kept_apart() -> None:
         schema={**SCHEMA, "rule": pl.String, "lists": pl.List(pl.Int64)},
         orient="row",
     )
-    adapter = OnlineRetail(DataConfig(adapter="online_retail", events=Path("unused.parquet")))
-    source = adapter.parse(RawTables({}, sheet))
 
-    quarantine = clean(sheet, source, gate_start=GATE_START, watermark=None).quarantine
+    quarantine = cleaned_sheet(sheet)[0].quarantine
 
     assert quarantine.select("source_rule", "rule").rows() == [("theirs", "R3")]
     assert "lists" not in quarantine.columns

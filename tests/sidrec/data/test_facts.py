@@ -1,24 +1,27 @@
 """Batch facts on hand-made days."""
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from sidrec.clock import day_start
-from sidrec.data.adapters.source import Source
-from sidrec.data.cleaning import Cleaned, clean
+from sidrec.data.adapters.source import PLACE, Source
+from sidrec.data.cleaning import clean
 from sidrec.data.config import ValidationConfig
+from sidrec.data.counting import Counts, count
 from sidrec.data.events import PARSED, conform
 from sidrec.data.facts import Fact, batch_facts
+from sidrec.data.tables import Polars
 
 LAST = date(2026, 3, 12)
 AS_OF = LAST + timedelta(days=1)
 GATE_START = AS_OF - timedelta(days=20)
 
 
-def batch(volumes: dict[date, int], **more: Any) -> tuple[Source, Cleaned]:
+def batch(volumes: dict[date, int], watermark: date | None = None, **more: Any) -> Counts:
     """A batch with so many sales on each day."""
     times = [day_start(day) + n for day, count in sorted(volumes.items()) for n in range(count)]
     rows = pl.DataFrame(
@@ -30,16 +33,23 @@ def batch(volumes: dict[date, int], **more: Any) -> tuple[Source, Cleaned]:
         },
         schema_overrides={"timestamp": pl.Int64, "position": pl.Int64},
     )
-    rows = conform(rows, PARSED)
-    source = Source(rows=rows, items=None, rules=(), merge_key=(), **more)
-    return source, clean(rows, source, gate_start=GATE_START, watermark=None)
+    rows = conform(rows, PARSED).with_columns(pl.col("position").alias(PLACE))
+    return counts(rows, watermark, **more)
+
+
+def counts(rows: pl.DataFrame, watermark: date | None = None, **more: Any) -> Counts:
+    """What is counted of rows that no rule forbids."""
+    engine, nowhere = Polars(), Path()
+    lifted = engine.lift(rows, nowhere)
+    source = Source(rows=lifted, shown=lifted, items=None, rules=(), merge_key=(), **more)
+    return count(clean(source, engine, nowhere, gate_start=GATE_START, watermark=watermark))
 
 
 def facts(volumes: dict[date, int], limits: ValidationConfig | None = None, **more: Any) -> dict[str, list[Fact]]:
     """The batch's facts by rule."""
-    source, cleaned = batch(volumes, **more)
+    counted = batch(volumes, **more)
     found: dict[str, list[Fact]] = {}
-    for fact in batch_facts(source, cleaned, limits or ValidationConfig(), gate_start=GATE_START, as_of=AS_OF):
+    for fact in batch_facts(counted, limits or ValidationConfig(), gate_start=GATE_START, as_of=AS_OF):
         found.setdefault(fact.rule, []).append(fact)
     return found
 
@@ -117,12 +127,10 @@ def test_windows_count_fit_and_gate_events() -> None:
 
 def test_an_empty_batch_is_measured_without_failing() -> None:
     """All rows broken is a finding, not a crash."""
-    source, _ = batch({LAST: 3})
-    rows = source.rows.with_columns(timestamp=pl.lit(None, dtype=pl.Int64))
-    source = Source(rows=rows.head(3), items=None, rules=(), merge_key=())
-    nothing = clean(rows, source, gate_start=GATE_START, watermark=date(1970, 1, 1))
+    absent = pl.DataFrame({PLACE: range(3), "position": range(3)}, schema=dict.fromkeys((PLACE, "position"), pl.Int64))
+    nothing = counts(conform(absent, {**PARSED, PLACE: pl.Int64}), date(1970, 1, 1))
 
-    found = batch_facts(source, nothing, ValidationConfig(), gate_start=GATE_START, as_of=AS_OF)
+    found = batch_facts(nothing, ValidationConfig(), gate_start=GATE_START, as_of=AS_OF)
 
     assert found[0].rule == "timestamp_readable"
     assert found[0].value == 0

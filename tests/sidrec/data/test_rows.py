@@ -1,10 +1,12 @@
 """Row rules: the first broken rule owns the row."""
 
+import narwhals as nw
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidrec.data.rows import RowRule, count_broken, first_broken
+from sidrec.data.tables import values
 
 RULES = (
     RowRule(rule="X1", name="no_a", column="code", forbid="^A", reason="code begins with A"),
@@ -38,8 +40,9 @@ ROWS = st.lists(
 @given(ROWS)
 def test_rules_agree_with_plain_python(rows: list[tuple[str | None, float | None]]) -> None:
     """The owner of each row and the overlapping counts are those of a row-by-row loop."""
-    frame = pl.DataFrame(rows, schema={"code": pl.String, "size": pl.Float64}, orient="row")
+    frame = nw.from_native(pl.LazyFrame(rows, schema={"code": pl.String, "size": pl.Float64}, orient="row"))
     broken = [oracle(*row) for row in rows]
 
-    assert first_broken(frame, RULES).to_list() == [names[0] if names else None for names in broken]
+    first = values(frame.select(first_broken(RULES)))
+    assert [row["rule"] for row in first] == [names[0] if names else None for names in broken]
     assert count_broken(frame, RULES) == {rule.rule: sum(rule.rule in names for names in broken) for rule in RULES}

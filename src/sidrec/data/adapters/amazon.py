@@ -6,21 +6,16 @@ Where timestamps are unknown there is an order but no calendar. Such a file is r
 """
 
 from datetime import date
+from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 
 from sidrec.clock import DAY_S, day_start
-from sidrec.data.adapters.items import ITEM_RULE, catalog_of, item_formats, item_table
-from sidrec.data.adapters.source import (
-    ColumnFormat,
-    RawTables,
-    Source,
-    SourceRefusedError,
-    identifier,
-    read_table,
-    unix_seconds,
-)
+from sidrec.data.adapters.items import ITEM_RULE, item_formats, item_table, with_catalog
+from sidrec.data.adapters.source import PLACE, ColumnFormat, Source, SourceRefusedError, identifier, unix_seconds
 from sidrec.data.config import DataConfig
+from sidrec.data.tables import Rows, counted
 from sidrec.data.events import PARSED, conform
 from sidrec.data.rows import RowRule
 
@@ -52,58 +47,81 @@ class Amazon:
         self._derive_times = config.derive_times
         self._as_of = as_of
 
-    def read(self) -> RawTables:
+    def paths(self) -> dict[str, Path]:
         """Return interactions and items."""
-        paths = {"events": self._events, "items": self._items}
-        return RawTables(paths, read_table(self._events), read_table(self._items))
+        return {"events": self._events, "items": self._items}
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns that both files must have."""
         return {"events": EVENT_COLUMNS, "items": ITEM_COLUMNS}
 
-    def formats(self, raw: RawTables) -> tuple[ColumnFormat, ...]:
+    def formats(self) -> tuple[ColumnFormat, ...]:
         """Return what ids, times and order look like."""
         return (*EVENT_FORMATS, *item_formats("item_id", "title"))
 
-    def parse(self, raw: RawTables) -> Source:
+    def rows(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return interactions in the file's order, each with its place in the order of its user."""
+        rows = events.select(
+            PLACE,
+            user_id=identifier(pl.col("user_id"), events["user_id"].dtype),
+            item_id=identifier(pl.col("item_id"), events["item_id"].dtype),
+            timestamp=unix_seconds(pl.col("timestamp"), events["timestamp"].dtype, "s"),
+            event_type=pl.lit("review"),
+            position=pl.col("seq_pos").cast(pl.Int64, strict=False),
+        )
+        return conform(rows, {**PARSED, PLACE: pl.Int64})
+
+    def items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Return the items file in common columns."""
+        return item_table(items, {name: name for name in items.columns})
+
+    def source(self, rows: Rows, shown: Rows, items: Rows | None) -> Source:
         """Return interactions in each user's own order; repeats are the source's and stay.
 
         Raises:
             SourceRefusedError: times are missing and the recipe does not allow deriving them.
         """
-        assert raw.items is not None
-        events = raw.events.with_columns(pl.col("seq_pos").cast(pl.Int64, strict=False))
-        times = unix_seconds(pl.col("timestamp"), events["timestamp"].dtype, "s")
-        unknown = int(events.select(times.is_null().sum()).item())
+        assert items is not None
+        counts = counted(rows, rows=nw.len(), unknown=nw.col("timestamp").is_null().sum())
+        unknown = counts["unknown"]
         if unknown and not self._derive_times:
             raise SourceRefusedError(
                 "times_known",
-                f"{unknown:,} of {events.height:,} rows have an order but no timestamp, and a split by time needs one; "
-                "data.derive_times: true puts each user's events on the days before as_of, one a day",
+                f"{unknown:,} of {counts['rows']:,} rows have an order but no timestamp, and a split by time needs "
+                "one; data.derive_times: true puts each user's events on the days before as_of, one a day",
                 evidence=self._events,
             )
-        by_order = pl.arg_sort_by("user_id", "seq_pos").arg_sort()
-        later = pl.len().over("user_id") - pl.col("seq_pos").rank("ordinal").over("user_id")
-        derived = day_start(self._as_of) - (later.cast(pl.Int64) + 1) * DAY_S
-        rows = events.select(
-            user_id=identifier(pl.col("user_id"), events["user_id"].dtype),
-            item_id=identifier(pl.col("item_id"), events["item_id"].dtype),
-            timestamp=derived if unknown else times,
-            event_type=pl.lit("review"),
-            position=by_order.cast(pl.Int64),
-        )
-        items = item_table(raw.items, {name: name for name in raw.items.columns})
         return Source(
-            rows=conform(rows, PARSED).with_columns(catalog_of(items)),
+            rows=with_catalog(_in_order(rows, self._as_of if unknown else None), items),
+            shown=shown,
             items=items,
             rules=RULES,
             merge_key=(),
             observed={"no_timestamp": unknown},
             has_calendar=not unknown,
             derived=(
-                f"times of all {events.height:,} rows from each user's order ({unknown:,} had none): one event a day, "
+                f"times of all {counts['rows']:,} rows from each user's order ({unknown:,} had none): one event a day, "
                 f"the newest the day before {self._as_of}"
                 if unknown
                 else None
             ),
         )
+
+
+def _in_order(rows: Rows, as_of: date | None) -> Rows:
+    """Return rows with their places in the order of users and each user's events, on the days before `as_of` if any.
+
+    The users' totals are added up, not the rows': an engine that is many machines would bring all rows to one.
+    """
+    # An empty text comes first, as a missing user does, and joins with itself.
+    rows = rows.with_columns(__user__=nw.col("user_id").fill_null(""))
+    users = rows.group_by("__user__").agg(__all__=nw.len())
+    users = users.with_columns(__until__=nw.col("__all__").cum_sum().over(order_by="__user__"))
+    nth = nw.col(PLACE).cum_count().over("__user__", order_by=["position", PLACE])
+    rows = rows.with_columns(__nth__=nth).join(users, on="__user__")
+    changed = {"position": nw.col("__until__") - nw.col("__all__") + nw.col("__nth__") - 1}
+    if as_of is not None:
+        changed["timestamp"] = day_start(as_of) - (nw.col("__all__") - nw.col("__nth__") + 1) * DAY_S
+    # By way of a float: DuckDB's sum of whole numbers is wider than they are, which Ibis does not know.
+    rows = rows.with_columns(**{name: value.cast(nw.Float64).cast(nw.Int64) for name, value in changed.items()})
+    return rows.drop("__user__", "__all__", "__until__", "__nth__")

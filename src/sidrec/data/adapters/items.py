@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import narwhals as nw
 import polars as pl
 
 from sidrec.data.adapters.source import ColumnFormat, identifier
+from sidrec.data.tables import Rows
 from sidrec.data.events import ITEMS_RAW, conform
 
 CATALOG_ITEM = "catalog_item_id"
@@ -47,7 +49,7 @@ def _text(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(column).cast(pl.String)
 
 
-def catalog_of(items: pl.DataFrame) -> pl.Expr:
-    """Return the column that `ITEM_RULE` checks."""
-    known = items["item_id"].implode()
-    return pl.when(pl.col("item_id").is_in(known)).then("item_id").alias(CATALOG_ITEM)
+def with_catalog(rows: Rows, items: Rows) -> Rows:
+    """Return rows with the column that `ITEM_RULE` checks."""
+    known = items.group_by("item_id").agg().with_columns(nw.col("item_id").alias(CATALOG_ITEM))
+    return rows.join(known, on="item_id", how="left")

@@ -1,9 +1,13 @@
 """Online Retail II as published: line items of invoices, raw and dirty."""
 
+from pathlib import Path
+
+import narwhals as nw
 import polars as pl
 
-from sidrec.data.adapters.source import ColumnFormat, RawTables, Source, identifier, number, read_table, unix_seconds
+from sidrec.data.adapters.source import PLACE, ColumnFormat, Source, identifier, number, repeats, unix_seconds
 from sidrec.data.config import DataConfig
+from sidrec.data.tables import Rows, counted
 from sidrec.data.events import PARSED, conform
 from sidrec.data.rows import RowRule
 
@@ -65,51 +69,55 @@ class OnlineRetail:
     def __init__(self, config: DataConfig) -> None:
         self._config = config
 
-    def read(self) -> RawTables:
+    def paths(self) -> dict[str, Path]:
         """Return the sheet."""
-        return RawTables({"events": self._config.events}, read_table(self._config.events))
+        return {"events": self._config.events}
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns of the published sheet."""
         return {"events": COLUMNS}
 
-    def formats(self, raw: RawTables) -> tuple[ColumnFormat, ...]:
+    def formats(self) -> tuple[ColumnFormat, ...]:
         """Return what each column of the sheet looks like."""
         return FORMATS
 
-    def parse(self, raw: RawTables) -> Source:
+    def rows(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return line items with normalised codes: upper case, stripped, so that 85114b is 85114B."""
-        sheet = raw.events
         title = pl.col("Description").cast(pl.String).str.replace_all(r"\s+", " ").str.strip_chars()
-        rows = sheet.select(
-            user_id=identifier(pl.col("Customer ID"), sheet["Customer ID"].dtype).str.strip_suffix(".0"),
-            item_id=identifier(pl.col("StockCode"), sheet["StockCode"].dtype).str.to_uppercase(),
-            timestamp=unix_seconds(pl.col("InvoiceDate"), sheet["InvoiceDate"].dtype, "s"),
+        rows = events.select(
+            PLACE,
+            user_id=identifier(pl.col("Customer ID"), events["Customer ID"].dtype).str.strip_suffix(".0"),
+            item_id=identifier(pl.col("StockCode"), events["StockCode"].dtype).str.to_uppercase(),
+            timestamp=unix_seconds(pl.col("InvoiceDate"), events["InvoiceDate"].dtype, "s"),
             event_type=pl.lit("purchase"),
             quantity=number(pl.col("Quantity")),
             price=number(pl.col("Price")),
-            position=pl.int_range(pl.len(), dtype=pl.Int64),
-            order_id=identifier(pl.col("Invoice"), sheet["Invoice"].dtype),
+            position=PLACE,
+            order_id=identifier(pl.col("Invoice"), events["Invoice"].dtype),
             title=pl.when(title != "").then(title),
         )
+        return conform(rows, {**PARSED, PLACE: pl.Int64})
+
+    def items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Not called: the sheet has no items file."""
+        raise NotImplementedError
+
+    def source(self, rows: Rows, shown: Rows, items: Rows | None) -> Source:
+        """Return the sheet, and its faults, each counted on its own, so that a row may count in several."""
+        observed = counted(
+            shown,
+            no_customer=nw.col("Customer ID").is_null().sum(),
+            no_description=nw.col("Description").is_null().sum(),
+            cancellation=nw.col("Invoice").cast(nw.String).str.starts_with("C").sum(),
+        )
+        observed |= counted(
+            rows, quantity_not_positive=(nw.col("quantity") <= 0).sum(), price_not_positive=(nw.col("price") <= 0).sum()
+        )
         return Source(
-            rows=conform(rows, PARSED),
+            rows=rows,
+            shown=shown,
             items=None,
             rules=RULES,
             merge_key=("user_id", "order_id", "item_id"),
-            observed=_observed(sheet),
+            observed={**observed, "exact_duplicate": repeats(shown)},
         )
-
-
-def _observed(sheet: pl.DataFrame) -> dict[str, int]:
-    """Return the faults of the raw sheet, each counted on its own, so a row may count in several."""
-    quantity, price = number(pl.col("Quantity")), number(pl.col("Price"))
-    invoice = pl.col("Invoice").cast(pl.String)
-    counts = sheet.select(
-        no_customer=pl.col("Customer ID").is_null().sum(),
-        no_description=pl.col("Description").is_null().sum(),
-        cancellation=invoice.str.starts_with("C").sum(),
-        quantity_not_positive=(quantity <= 0).sum(),
-        price_not_positive=(price <= 0).sum(),
-    ).row(0, named=True)
-    return {**counts, "exact_duplicate": sheet.height - sheet.n_unique()}

@@ -1,14 +1,20 @@
 """A source is read whole or refused with the rule that it broke."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import narwhals as nw
 import polars as pl
 
+from sidrec.data.tables import Rows, counted
 from sidrec.data.rows import RowRule
 from sidrec.errors import ValidationFailedError
+
+PLACE = "__place__"
+"""The column that says which row of the file a row is, from 0."""
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
@@ -35,25 +41,18 @@ class ColumnFormat:
     unique: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RawTables:
-    """The files as they are, typed as the files say; `paths` says where each table came from."""
-
-    paths: Mapping[str, Path]
-    events: pl.DataFrame
-    items: pl.DataFrame | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One batch in common columns (`sidrec.data.events.PARSED`), row for row as in the file.
+    """One batch in common columns (`sidrec.data.events.PARSED`), and as the file has it.
 
-    `merge_key` names the columns that make two kept rows one event; empty keeps every row.
-    `has_calendar` is false where times were derived from order: nothing about days can be checked then.
+    `rows` and `shown` share `PLACE`, a row's place in the file. `merge_key` names the columns that make two kept rows
+    one event; empty keeps every row. `has_calendar` is false where times were derived from order: nothing about days
+    can be checked then.
     """
 
-    rows: pl.DataFrame
-    items: pl.DataFrame | None
+    rows: Rows
+    shown: Rows
+    items: Rows | None
     rules: tuple[RowRule, ...]
     merge_key: tuple[str, ...]
     observed: dict[str, int] = field(default_factory=dict)
@@ -62,22 +61,30 @@ class Source:
 
 
 class Adapter(Protocol):
-    """Knows one raw format: its columns, its formats, its row rules."""
+    """Knows one raw format: its files, its columns, its formats, its row rules."""
 
-    def read(self) -> RawTables:
-        """Return the files' tables."""
+    def paths(self) -> dict[str, Path]:
+        """Return the files, by table name: events, and items where there is such a file."""
         ...
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns that each table must have, by table name."""
         ...
 
-    def formats(self, raw: RawTables) -> tuple[ColumnFormat, ...]:
+    def formats(self) -> tuple[ColumnFormat, ...]:
         """Return what the columns must look like."""
         ...
 
-    def parse(self, raw: RawTables) -> Source:
-        """Return the batch in common columns; called only after the formats held."""
+    def rows(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return events, or a piece of them with `PLACE`, in common columns; called only after the formats held."""
+        ...
+
+    def items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Return the items file in common columns."""
+        ...
+
+    def source(self, rows: Rows, shown: Rows, items: Rows | None) -> Source:
+        """Return the batch, from all pieces of its rows."""
         ...
 
 
@@ -87,23 +94,43 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises:
         SourceRefusedError: the file is absent, empty, of another kind, or not whole.
     """
+    check_file(path)
+    with whole(path):
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    if table.is_empty():
+        raise SourceRefusedError("readable", f"{path} is empty (columns, but no rows)", evidence=path)
+    return table
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a table before anything reads it.
+
+    Raises:
+        SourceRefusedError: the file is absent, empty or of another kind.
+    """
     if not path.exists():
         raise SourceRefusedError("readable", f"there is no file {path}", evidence=path)
     if not path.is_file() or not path.name.endswith(SUFFIXES):
         raise SourceRefusedError("readable", f"{path} is none of {', '.join(SUFFIXES)}", evidence=path)
     if path.stat().st_size == 0:
         raise SourceRefusedError("readable", f"{path} is empty (0 bytes)", evidence=path)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Refuse a file that polars cannot read inside.
+
+    Raises:
+        SourceRefusedError: with polars' own cause.
+    """
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        yield
     except pl.exceptions.NoDataError:
         raise SourceRefusedError("readable", f"{path} is empty (no line of data)", evidence=path) from None
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "a whole Parquet file" if path.suffix == ".parquet" else "a well-formed CSV file"
         cause = str(error).strip().splitlines()[0]
         raise SourceRefusedError("readable", f"{path} is not {kind}: {cause:.160}", evidence=path) from error
-    if table.is_empty():
-        raise SourceRefusedError("readable", f"{path} is empty (columns, but no rows)", evidence=path)
-    return table
 
 
 def as_text(table: pl.DataFrame, columns: Iterable[str], *, path: Path) -> pl.DataFrame:
@@ -161,3 +188,10 @@ def unix_seconds(column: pl.Expr, dtype: pl.DataType, unit: str) -> pl.Expr:
         text.str.to_datetime(f, time_unit="us", time_zone="UTC", strict=False).dt.epoch("s") for f in _ZONED_FORMATS
     ]
     return pl.coalesce(readings).cast(pl.Int64)
+
+
+def repeats(shown: Rows) -> int:
+    """Return how many rows of a file equal an earlier one."""
+    columns = [name for name in shown.collect_schema().names() if name != PLACE]
+    different = shown.group_by(columns).agg(nw.len())
+    return counted(shown, rows=nw.len())["rows"] - counted(different, rows=nw.len())["rows"]

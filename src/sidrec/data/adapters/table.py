@@ -1,18 +1,14 @@
 """Your own data: one file of events and one of items, whose columns the recipe names."""
 
+from pathlib import Path
+
+import narwhals as nw
 import polars as pl
 
-from sidrec.data.adapters.items import ITEM_RULE, catalog_of, item_formats, item_table
-from sidrec.data.adapters.source import (
-    ColumnFormat,
-    RawTables,
-    Source,
-    identifier,
-    number,
-    read_table,
-    unix_seconds,
-)
+from sidrec.data.adapters.items import ITEM_RULE, item_formats, item_table, with_catalog
+from sidrec.data.adapters.source import PLACE, ColumnFormat, Source, identifier, number, repeats, unix_seconds
 from sidrec.data.config import DataConfig
+from sidrec.data.tables import Rows, counted
 from sidrec.data.events import PARSED, conform
 from sidrec.data.rows import RowRule
 from sidrec.errors import RecipeError
@@ -55,15 +51,15 @@ class Table:
         self._event = {name: name for name in ("user_id", "item_id", "timestamp")} | config.event_columns
         self._item = {name: name for name in ("item_id", "title")} | config.item_columns
 
-    def read(self) -> RawTables:
+    def paths(self) -> dict[str, Path]:
         """Return both files."""
-        return RawTables(self._paths, read_table(self._paths["events"]), read_table(self._paths["items"]))
+        return self._paths
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Return the mapped columns, by your names."""
         return {"events": tuple(self._event.values()), "items": tuple(self._item.values())}
 
-    def formats(self, raw: RawTables) -> tuple[ColumnFormat, ...]:
+    def formats(self) -> tuple[ColumnFormat, ...]:
         """Return which columns must be filled, and that numbers are numbers."""
         formats = [ColumnFormat(column=self._event["item_id"], meaning="item ids", max_null_share=0.05)]
         formats += [
@@ -75,10 +71,8 @@ class Table:
         ]
         return (*formats, *item_formats(self._item["item_id"], self._item["title"]))
 
-    def parse(self, raw: RawTables) -> Source:
-        """Return your events in common columns; equal user, item, time and type are one event."""
-        assert raw.items is not None
-        events = raw.events
+    def rows(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return your events in common columns."""
 
         def dtype(name: str) -> pl.DataType:
             return events[self._event[name]].dtype
@@ -91,21 +85,28 @@ class Table:
             "item_id": identifier(column("item_id"), dtype("item_id")),
             "timestamp": unix_seconds(column("timestamp"), dtype("timestamp"), self._unit),
             "event_type": pl.lit("purchase"),
-            "position": pl.int_range(pl.len(), dtype=pl.Int64),
+            "position": pl.col(PLACE),
+            PLACE: pl.col(PLACE),
         }
         if "event_type" in self._event:
             values["event_type"] = identifier(column("event_type"), dtype("event_type")).fill_null("purchase")
         values |= {name: number(column(name)) for name in ("quantity", "price") if name in self._event}
-        items = item_table(raw.items, self._item)
-        rows = conform(events.select(**values), PARSED).with_columns(catalog_of(items))
+        return conform(events.select(**values), {**PARSED, PLACE: pl.Int64})
+
+    def items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Return your items in common columns."""
+        return item_table(items, self._item)
+
+    def source(self, rows: Rows, shown: Rows, items: Rows | None) -> Source:
+        """Return your events; equal user, item, time and type are one event."""
+        assert items is not None
+        observed = counted(rows, no_user=nw.col("user_id").is_null().sum())
+        observed |= counted(shown, no_time=nw.col(self._event["timestamp"]).is_null().sum())
         return Source(
-            rows=rows,
+            rows=with_catalog(rows, items),
+            shown=shown,
             items=items,
             rules=RULES,
             merge_key=("user_id", "item_id", "timestamp", "event_type"),
-            observed={
-                "no_user": rows["user_id"].null_count(),
-                "no_time": events[self._event["timestamp"]].null_count(),
-                "exact_duplicate": events.height - events.n_unique(),
-            },
+            observed={**observed, "exact_duplicate": repeats(shown)},
         )

@@ -8,8 +8,10 @@ import pytest
 
 from sidrec.clock import DAY_S, day_start
 from sidrec.data.adapters import open_adapter
-from sidrec.data.adapters.source import Source, SourceRefusedError
+from sidrec.data.adapters.source import PLACE, Source, SourceRefusedError
+from sidrec.data.batch import open_batch
 from sidrec.data.config import DataConfig
+from sidrec.data.tables import Polars, values
 
 AS_OF = date(2014, 7, 24)
 EVENTS = pl.DataFrame(
@@ -26,15 +28,21 @@ ITEMS = pl.DataFrame(
 
 
 def parse(folder: Path, events: pl.DataFrame, *, derive_times: bool = False) -> Source:
+    """The batch of these interactions and `ITEMS`."""
     events.write_parquet(folder / "interactions.parquet")
     ITEMS.write_parquet(folder / "items.parquet")
     adapter = open_adapter(DataConfig(adapter="amazon", events=folder, derive_times=derive_times), AS_OF)
-    return adapter.parse(adapter.read())
+    return open_batch(adapter, Polars(), folder).parse()
+
+
+def rows_of(source: Source) -> pl.DataFrame:
+    """The batch's rows in the order of the file."""
+    return pl.DataFrame(values(source.rows.sort(PLACE)))
 
 
 def test_same_day_events_follow_seq_pos(tmp_path: Path) -> None:
     """Position follows each user's order, not the file's."""
-    rows = parse(tmp_path, EVENTS).rows
+    rows = rows_of(parse(tmp_path, EVENTS))
 
     assert rows.filter(pl.col("user_id") == "u1").sort("timestamp", "position")["item_id"].to_list() == [
         "i1",
@@ -48,12 +56,13 @@ def test_items_keep_their_text_and_lists_are_joined(tmp_path: Path) -> None:
     items = parse(tmp_path, EVENTS).items
 
     assert items is not None
-    assert items.select("title", "categories").rows() == [("one", "a; b"), ("", "a"), ("three", None)]
+    found = pl.DataFrame(values(items.sort("item_id")))
+    assert found.select("title", "categories").rows() == [("one", "a; b"), ("", "a"), ("three", None)]
 
 
 def test_an_item_that_the_items_file_lacks_is_marked(tmp_path: Path) -> None:
     """The referential rule sees which events name an unknown item."""
-    rows = parse(tmp_path, EVENTS).rows
+    rows = rows_of(parse(tmp_path, EVENTS))
 
     assert rows["catalog_item_id"].to_list() == ["i1", "i1", "i3", "i2", None]
 
@@ -72,7 +81,7 @@ def test_derived_times_put_the_newest_event_on_the_last_day(tmp_path: Path) -> N
 
     source = parse(tmp_path, events, derive_times=True)
 
-    days_before = (day_start(AS_OF) - source.rows["timestamp"]) // DAY_S
+    days_before = (day_start(AS_OF) - rows_of(source)["timestamp"]) // DAY_S
     assert days_before.to_list() == [3, 2, 1, 2, 1]
     assert not source.has_calendar
     assert source.derived is not None
@@ -82,5 +91,5 @@ def test_known_times_are_never_replaced(tmp_path: Path) -> None:
     """derive_times changes nothing where every time is known."""
     source = parse(tmp_path, EVENTS, derive_times=True)
 
-    assert source.rows["timestamp"].to_list() == EVENTS["timestamp"].to_list()
+    assert rows_of(source)["timestamp"].to_list() == EVENTS["timestamp"].to_list()
     assert source.has_calendar

@@ -7,9 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from sidrec.data.adapters import open_adapter
-from sidrec.data.adapters.source import Source
+from sidrec.data.adapters.source import PLACE, Source
+from sidrec.data.batch import open_batch
 from sidrec.data.config import DataConfig
 from sidrec.data.rows import first_broken
+from sidrec.data.tables import Polars, values
 from sidrec.errors import RecipeError
 from tests import data_world as world
 
@@ -17,14 +19,14 @@ from tests import data_world as world
 def parse(folder: Path, events: pl.DataFrame | None = None) -> Source:
     config = DataConfig.model_validate(world.shop_data(folder, events))
     adapter = open_adapter(config, world.START)
-    return adapter.parse(adapter.read())
+    return open_batch(adapter, Polars(), folder).parse()
 
 
 def test_mapped_columns_arrive_under_our_names(tmp_path: Path) -> None:
     """Ids, times, quantities and titles come from the columns that the recipe names."""
     source = parse(tmp_path)
 
-    first = source.rows.row(0, named=True)
+    first = values(source.rows.sort(PLACE).head(1))[0]
     theirs = world.shop_events().row(0, named=True)
     assert (first["user_id"], first["item_id"], first["quantity"]) == (
         theirs["customer"],
@@ -32,7 +34,8 @@ def test_mapped_columns_arrive_under_our_names(tmp_path: Path) -> None:
         theirs["pieces"],
     )
     assert source.items is not None
-    assert source.items.row(0)[:3] == ("s000", "blue thing number 0", "acme")
+    items = values(source.items.sort("item_id").head(1))
+    assert tuple(items[0].values())[:3] == ("s000", "blue thing number 0", "acme")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_a_bad_row_breaks_its_rule(change: dict[str, str | None], rule: str | No
 
     source = parse(tmp_path, events)
 
-    assert first_broken(source.rows, source.rules).to_list() == [rule]
+    assert values(source.rows.select(first_broken(source.rules))) == [{"rule": rule}]
 
 
 def test_a_map_of_unknown_or_doubled_columns_is_refused() -> None:
