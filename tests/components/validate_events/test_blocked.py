@@ -187,7 +187,7 @@ def test_watermark_lets_a_partial_last_day_pass(tmp_path: Path) -> None:
 
 
 def test_a_retry_after_a_refusal_starts_clean(tmp_path: Path) -> None:
-    """The same folder, once the data are right, holds no evidence of a refusal and no table of a run that was killed."""
+    """The same folder, once the data are right, holds no evidence of a refusal, no table of a killed run."""
     data = world.shop_data(tmp_path)
     good = (tmp_path / "events.csv").read_bytes()
     (tmp_path / "events.csv").write_bytes(b"")
