@@ -74,7 +74,7 @@ def test_training_set_must_cover_the_validation_days() -> None:
         parse_recipe(text)
 
 
-REG4REC = next(path for path in RECIPES if path.name == "reg4rec_retail.yaml").read_text()
+REG4REC = next(path for path in RECIPES if path.name == "reg4rec_debug.yaml").read_text()
 
 
 @pytest.mark.parametrize(
