@@ -1,18 +1,33 @@
 """A small shop's own files, slices of the real retail data, and recipes that read them."""
 
+import os
 from datetime import date, timedelta
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 import yaml
 
 from sidrec.recipe import Recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 RAW = ROOT / "data" / "online_retail" / "transactions.parquet"
+BEAUTY = Path(os.environ.get("SIDREC_BENCH_DATA", "absent")) / "amazon_beauty_2014"
+# What must make the rows that polars makes.
+ENGINES = [
+    "duckdb",
+    pytest.param(
+        "spark:local[2]",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(find_spec("pyspark") is None, reason="no pyspark: pip install 'sidrec[spark]'"),
+        ],
+    ),
+]
 DAYS = 120
 START = date(2026, 1, 5)
 

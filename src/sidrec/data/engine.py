@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,16 +66,16 @@ def open_engine() -> "Polars | DuckDB | Spark":
     )
 
 
-class _Stored:
+class _Stored(ABC):
     """What engines have in common that write what they compute."""
 
+    @abstractmethod
     def read(self, path: Path) -> "ir.Table":
         """Return a Parquet file, or a folder of its parts, as a table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, rows: "ir.Table", path: Path) -> "ir.Table":
         """Write rows as Parquet in the order that they ask for, and return what was written."""
-        raise NotImplementedError
 
     def row(self, rows: "ir.Table") -> dict[str, Any]:
         """Return the only row of a table."""

@@ -91,19 +91,7 @@ def start(
     }
     book = ledger or Ledger()
     with book.writing() as writer:
-        if ran := phases(writer.rows, design.experiment):
-            raise LedgerError(
-                f"experiment {design.experiment} has run already (row {ran[0].seq} of the ledger)",
-                evidence=book.path,
-                next_step="freeze its plan as an experiment of another name",
-            )
-        present = standing(book, writer.rows)
-        if any(arm.share > 0 for arm in present.revision.arms[1:]):
-            raise LedgerError(
-                f"experiment {present.revision.experiment} runs, and a server answers by one experiment",
-                evidence=book.path,
-                next_step=f"sidrec ab stop {present.revision.experiment} --reason '…'",
-            )
+        present = _free_to_start(book, writer.rows, design.experiment)
         names = {
             name
             for arm, (bundle, path) in challengers.items()
@@ -137,6 +125,28 @@ def start(
             pending_until=rules.waits_until(moment),
             overrides=tuple(sorted(names)),
         )
+
+
+def _free_to_start(book: Ledger, rows: list[LedgerRow], experiment: str) -> LedgerRow:
+    """Return the decision that stands, beside which an experiment can start.
+
+    Raises:
+        LedgerError: nothing was promoted yet, another experiment runs, or this one has run.
+    """
+    if ran := phases(rows, experiment):
+        raise LedgerError(
+            f"experiment {experiment} has run already (row {ran[0].seq} of the ledger)",
+            evidence=book.path,
+            next_step="freeze its plan as an experiment of another name",
+        )
+    present = standing(book, rows)
+    if any(arm.share > 0 for arm in present.revision.arms[1:]):
+        raise LedgerError(
+            f"experiment {present.revision.experiment} runs, and a server answers by one experiment",
+            evidence=book.path,
+            next_step=f"sidrec ab stop {present.revision.experiment} --reason '…'",
+        )
+    return present
 
 
 def _started(design: Design, challengers: Mapping[str, BundleRef], present: Revision, number: int) -> Revision:

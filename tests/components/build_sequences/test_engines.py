@@ -1,9 +1,7 @@
 """DuckDB and Spark make the rows that polars does, on the shipped data and on Beauty."""
 
 import hashlib
-import os
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,7 @@ from components.validate_events import run as validate_events
 from sidrec.errors import CheckFailedError, UsageError
 from sidrec.recipe import Recipe, load_recipe
 from tests import data_world as world
-
-ENGINES = [
-    "duckdb",
-    pytest.param(
-        "spark:local[2]",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(find_spec("pyspark") is None, reason="no pyspark: pip install 'sidrec[spark]'"),
-        ],
-    ),
-]
-BEAUTY = Path(os.environ.get("SIDREC_BENCH_DATA", "absent")) / "amazon_beauty_2014"
+from tests.data_world import BEAUTY, ENGINES
 
 
 def made(recipe: Recipe, inputs: dict[str, Path], folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,9 +1,7 @@
 """DuckDB and Spark hand on what polars does, row by row, and hold a piece of the events at a time."""
 
 import hashlib
-import os
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,9 @@ from sidrec.errors import ValidationFailedError
 from sidrec.files import read_json
 from sidrec.recipe import Recipe, load_recipe
 from tests import data_world as world
+from tests.data_world import BEAUTY, ENGINES
 
-ENGINES = [
-    "duckdb",
-    pytest.param(
-        "spark:local[2]",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(find_spec("pyspark") is None, reason="no pyspark: pip install 'sidrec[spark]'"),
-        ],
-    ),
-]
 TABLES = ("events", "sales", "items_raw", "quarantine")
-BEAUTY = Path(os.environ.get("SIDREC_BENCH_DATA", "absent")) / "amazon_beauty_2014"
 
 
 def made(recipe: Recipe, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, str], list[str]]:
