@@ -1,5 +1,6 @@
 """The command `sidrec`: every command of the house, and how errors leave it."""
 
+import functools
 import sys
 from typing import Annotated, Any
 
@@ -37,7 +38,9 @@ def _root(
     """Every command takes --json; exit status 0 ok, 1 a check failed, 2 usage, 3 inconclusive."""
 
 
+@functools.cache
 def _mount() -> None:
+    """Add every command; a second time would add them all again, and each call builds what is there."""
     from sidrec.cli import (
         ab,
         bench,

@@ -7,7 +7,7 @@ import pytest
 
 from sidrec import packages
 from sidrec.cli import run
-from sidrec.cli.main import main
+from sidrec.cli.main import app, main
 
 
 def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +26,17 @@ def test_doctor_names_what_is_missing(
     said = capsys.readouterr()
     assert "FAIL tritonserver" in said.out
     assert "make setup" in said.err
+
+
+def test_commands_are_there_once() -> None:
+    """A process that calls twice has each command once, so that the next call costs what the first did."""
+    main(["--version"])
+    main(["--version"])
+    commands = [command.callback for command in app.registered_commands]
+    groups = [group.typer_instance for group in app.registered_groups]
+
+    assert len(commands) == len(set(commands)) > 20
+    assert len(groups) == len(set(map(id, groups))) > 3
 
 
 def test_status_of_an_empty_house(capsys: pytest.CaptureFixture[str]) -> None:
