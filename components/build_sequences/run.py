@@ -47,9 +47,9 @@ def run(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, A
 
 
 def _in_memory(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    tables = {name: pl.read_parquet(inputs[name]) for name in ("events", "sales", "items_raw")}
-    baskets = build_baskets(tables["events"], recipe.as_of)
-    items = build_items(tables["sales"], tables["items_raw"], baskets, recipe.gate_start)
+    items_raw = pl.read_parquet(inputs["items_raw"])
+    baskets = build_baskets(pl.scan_parquet(inputs["events"]), recipe.as_of)
+    items = build_items(pl.scan_parquet(inputs["sales"]), items_raw, baskets, recipe.gate_start)
     baskets.write_parquet(folder / "baskets")
     items.write_parquet(folder / "items")
     in_fit = pl.col("day") < recipe.gate_start
@@ -61,7 +61,7 @@ def _in_memory(recipe: Recipe, inputs: Mapping[str, Path], folder: Path) -> dict
         "fit_users": fit["user_id"].n_unique(),
         "gate_users": gate["user_id"].n_unique(),
         "catalogue": items.height,
-        "titles": tables["items_raw"].height,
+        "titles": items_raw.height,
         "first_day": str(baskets["day"].min()),
         "last_day": str(baskets["day"].max()),
     }

@@ -31,6 +31,14 @@ def random_events(seed: int, rows: int = 800) -> pl.DataFrame:
     return conform(frame, EVENTS).sort("timestamp", "position")
 
 
+@pytest.fixture(params=["one range", "many"])
+def ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users in ranges of some 80 events, or in one."""
+    if request.param == "many":
+        monkeypatch.setattr("sidrec.data.baskets.RANGE_EVENTS", 80)
+        monkeypatch.setattr("sidrec.data.baskets.SAMPLED_OF_A_RANGE", 20)
+
+
 def items_of(events: pl.DataFrame) -> pl.DataFrame:
     known = events.filter(pl.col("timestamp") < day_start(GATE_START))["item_id"].unique()
     return conform(pl.DataFrame({"item_id": known, "title": known}), ITEMS_RAW)
@@ -40,6 +48,7 @@ def day(timestamp: int) -> date:
     return datetime.fromtimestamp(timestamp, UTC).date()
 
 
+@pytest.mark.usefixtures("ranges")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_baskets_agree_with_plain_python(seed: int) -> None:
     """A basket is the day's items in source order, each once, its quantities summed, timed at its first event."""
