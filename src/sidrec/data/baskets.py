@@ -12,6 +12,7 @@ from sidrec.clock import day_start
 from sidrec.data.events import day_of, total
 
 RECENT_DAYS = 28
+# Events of a range of users, and how many of them are looked at to say where it ends.
 RANGE_EVENTS = 1 << 16
 SAMPLED_OF_A_RANGE = 1 << 10
 
