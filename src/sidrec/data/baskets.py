@@ -50,7 +50,7 @@ def build_baskets(events: pl.DataFrame | pl.LazyFrame, as_of: date) -> pl.DataFr
 def _user_ranges(events: pl.DataFrame) -> list[pl.DataFrame]:
     """Return events in parts, each of the next users by id.
 
-    What groups and sorts a part stays in a processor's cache: ten million events take half the time of one table.
+    What groups and sorts a part stays in a processor's cache: ten million events take three fifths of the time of one table.
     """
     if events.height < 2 * RANGE_EVENTS:
         return [events]
